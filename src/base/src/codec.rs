@@ -1,0 +1,53 @@
+//! The one encoding of commands, table values and snapshot rows: bincode 1.3.3, fixed-size
+//! integers, little endian, with a size limit and trailing bytes rejected.
+//!
+//! Enums are append-only and structs frozen once released: bincode has no field names, so a
+//! changed struct would misread old bytes. Never use it for payloads: megabytes through serde
+//! cost milliseconds.
+
+use bincode::Options;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits::MAX_VALUE_BYTES;
+
+/// Bytes that are not a value of the expected type.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot decode {what}: {reason}")]
+pub struct DecodeError {
+    what: &'static str,
+    reason: String,
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_VALUE_BYTES)
+}
+
+/// Encodes a value. Panics when it exceeds [`MAX_VALUE_BYTES`]: callers bound what they build.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    options().serialize(value).expect("own types serialize, and their size is bounded before")
+}
+
+/// Decodes a value; rejects trailing bytes and anything above [`MAX_VALUE_BYTES`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    options()
+        .deserialize(bytes)
+        .map_err(|e| DecodeError { what: std::any::type_name::<T>(), reason: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_bytes_are_rejected() {
+        let mut bytes = encode(&(7u32, "x".to_owned()));
+        assert_eq!(decode::<(u32, String)>(&bytes).unwrap(), (7, "x".to_owned()));
+        bytes.push(0);
+        assert!(decode::<(u32, String)>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_lying_length_is_an_error_and_not_an_allocation() {
+        assert!(decode::<Vec<u64>>(&[0xff; 12]).is_err());
+    }
+}

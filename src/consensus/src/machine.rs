@@ -1,0 +1,98 @@
+//! What a replicated service implements.
+
+use bytes::Bytes;
+
+use base::GroupId;
+
+use crate::table::Rows;
+
+/// Tags of the services that share a group's log; the first byte of every command and row key.
+pub mod tags {
+    /// The cluster's own rows: nodes, slots, settings.
+    pub const CLUSTER: u8 = 1;
+    /// Topics, partitions, producers, consumer groups, the collector's ledger.
+    pub const LOG: u8 = 2;
+    /// Namespace and blocks.
+    pub const BLOCKS: u8 = 3;
+    /// Indices, mappings, shards.
+    pub const INDEX: u8 = 4;
+    /// Sources and pipelines.
+    pub const FLOW: u8 = 5;
+}
+
+/// Where and when a command is applied. Equal on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyAt {
+    /// The group.
+    pub group: GroupId,
+    /// Raft index of the entry; several commands may share one.
+    pub index: u64,
+    /// Raft term of the entry; Kafka sees it as leader epoch.
+    pub term: u64,
+    /// The leader's wall time in milliseconds, never less than that of an earlier entry.
+    pub time_ms: i64,
+}
+
+/// The state can no longer be trusted or stored; the node must stop.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+impl From<std::io::Error> for Fatal {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<base::codec::DecodeError> for Fatal {
+    fn from(error: base::codec::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A file that belongs to a snapshot beside the rows: its first `len` bytes never change.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotFile {
+    /// Path below the node's data directory, with `/`.
+    pub path: String,
+    /// Bytes that belong to the snapshot.
+    pub len: u64,
+}
+
+/// One service's part of a group: a deterministic state machine.
+///
+/// `apply` reads no clock, no randomness and no state of this node's disk: the same commands
+/// give the same rows, files and replies on every node. A machine shares what readers need
+/// through its own `Arc`; readers call [`crate::Group::read_barrier`] first when they must see
+/// every acknowledged write.
+///
+/// Durability: rows are synced at checkpoints together with the applied index; what lies
+/// between two checkpoints is replayed from the WAL after a crash.
+pub trait StateMachine: Send + 'static {
+    /// Applies one committed command and returns the reply for its proposer.
+    ///
+    /// A command that cannot be honoured is a reply that says so, never an error. An error
+    /// stops the node. Must be quick: it runs on the runtime's worker.
+    fn apply(&mut self, at: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal>;
+
+    /// Before a checkpoint: moves RAM state into `rows` and makes files that rows speak of
+    /// durable up to the lengths written there.
+    fn checkpoint(&mut self, _rows: &mut Rows<'_>) -> Result<(), Fatal> {
+        Ok(())
+    }
+
+    /// At start, and after a snapshot was installed: loads RAM state from `rows`, which stand at
+    /// a checkpoint, cuts files to the lengths stated there and deletes files they do not know.
+    fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal>;
+
+    /// Files that a snapshot of the state at the latest [`Self::checkpoint`] needs.
+    fn files(&self) -> Vec<SnapshotFile> {
+        Vec::new()
+    }
+
+    /// Feeds everything replicated into `add`, rows excepted, in the same order on every node.
+    /// Used to compare nodes.
+    fn digest(&mut self, _add: &mut dyn FnMut(&[u8])) -> Result<(), Fatal> {
+        Ok(())
+    }
+}
