@@ -91,7 +91,6 @@ impl TaskGroup {
 }
 
 /// Starts a named operating-system thread for blocking work (disk, SSH).
-#[expect(clippy::disallowed_methods, reason = "this is the place that starts threads")]
 pub fn thread<F>(name: &str, body: F) -> std::thread::JoinHandle<()>
 where
     F: FnOnce() + Send + 'static,

@@ -81,6 +81,11 @@ pub trait StateMachine: Send + 'static {
         Ok(())
     }
 
+    /// Before a snapshot is installed over this state: stops writing to files. `restore` follows.
+    fn release(&mut self) -> Result<(), Fatal> {
+        Ok(())
+    }
+
     /// At start, and after a snapshot was installed: loads RAM state from `rows`, which stand at
     /// a checkpoint, cuts files to the lengths stated there and deletes files they do not know.
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal>;

@@ -1,5 +1,4 @@
 //! The machine's file system.
-#![expect(clippy::disallowed_methods, reason = "this is the disk")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -263,7 +263,7 @@ impl DiskFile for SimFile {
         self.alive()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let direct = matches!(self.mode, OpenMode::Direct | OpenMode::DirectSync);
-        if self.mode == OpenMode::Read || direct && (start % ALIGN != 0 || buf.len() % ALIGN != 0) {
+        if self.mode == OpenMode::Read || direct && !(start | buf.len()).is_multiple_of(ALIGN) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut content = self.node.content.lock();
