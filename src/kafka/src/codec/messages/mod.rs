@@ -1,0 +1,20 @@
+//! The messages of every API that is served, as Kafka's protocol definition has them.
+//!
+//! Field names follow Kafka's. Versions that are not served are left out of the ranges' ends
+//! only: a range that begins below the served minimum is harmless.
+
+pub mod cluster;
+pub mod configs;
+pub mod fetch;
+pub mod groups;
+pub mod offsets;
+pub mod produce;
+pub mod topics;
+
+pub use cluster::*;
+pub use configs::*;
+pub use fetch::*;
+pub use groups::*;
+pub use offsets::*;
+pub use produce::*;
+pub use topics::*;

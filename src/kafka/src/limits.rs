@@ -1,0 +1,32 @@
+//! Limits of the Kafka port.
+
+use std::time::Duration;
+
+use base::limits::{KIB, MIB};
+
+/// What one request may take in memory when decoded, beside its own bytes.
+pub const MAX_DECODED_BYTES: usize = 64 * MIB;
+
+/// Byte strings of at least this length travel in a response without a copy.
+pub(crate) const SHARED_CHUNK_BYTES: usize = 4 * KIB;
+
+/// Largest request (`socket.request.max.bytes`); a larger one closes the connection.
+pub const MAX_REQUEST_BYTES: usize = 100 * MIB;
+
+/// Requests of one connection that may be under way; more wait in the socket.
+pub const MAX_IN_FLIGHT_REQUESTS: usize = 64;
+
+/// Request bytes that all connections together hold; a further request waits in its socket.
+pub const MAX_BUFFERED_BYTES: usize = 256 * MIB;
+
+/// Connections served at once; a further one is closed.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// A connection without a request for so long is closed (`connections.max.idle.ms`).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Once a request has begun, bytes of it must come at least this often.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client that takes no bytes of its response for so long is cut off.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
