@@ -226,3 +226,9 @@ impl Config {
         }
     }
 }
+
+/// `text` as it must stand in a configuration file as the value of `key` (`section.key`), quoted
+/// where the key takes a text; `None` when there is no such key.
+pub fn literal(key: &str, text: &str) -> Option<String> {
+    read::literal(key, text)
+}

@@ -475,6 +475,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// `text` as a TOML value of the kind that the key takes; `None` for an unknown key.
+pub(super) fn literal(path: &str, text: &str) -> Option<String> {
+    match find(path)?.kind {
+        Kind::Bool | Kind::Int { .. } => Some(text.to_owned()),
+        Kind::Text | Kind::Choice(_) | Kind::Bind | Kind::HostPort => {
+            Some(toml::Value::String(text.to_owned()).to_string())
+        }
+    }
+}
+
 fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|k| k.path == path)
 }
