@@ -1,0 +1,58 @@
+"""Fixtures shared by all black-box tests."""
+
+import pathlib
+import sys
+import uuid
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from support.cluster import Cluster  # noqa: E402
+from support.paths import TRINE  # noqa: E402
+
+
+def pytest_sessionstart(session):
+    if not TRINE.exists():
+        pytest.exit(f"{TRINE} is missing; run scripts/test, or cargo build", 2)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A cluster shared by all tests that break nothing. Use names of your own in it."""
+    shared = Cluster(sets=["disk.reserve_bytes=0"])
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def own_cluster():
+    """Makes clusters for tests that kill or wipe nodes."""
+    made = []
+
+    def make(**options):
+        options.setdefault("sets", ["disk.reserve_bytes=0"])
+        made.append(Cluster(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def name():
+    """A name nobody has used, valid as topic, index and path."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Shows the end of the nodes' logs with a failure."""
+    report = yield
+    if report.failed and call.when == "call":
+        found = item.funcargs.get("cluster")
+        if isinstance(found, Cluster):
+            for node in found.nodes:
+                report.sections.append((f"log of node {node.number}", node.log_tail()))
+    return report
