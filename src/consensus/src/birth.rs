@@ -1,0 +1,339 @@
+//! How a cluster comes to be, and how a blank node takes the place of a lost one.
+//!
+//! Birth: when every node of the peer list answers and all are blank, the lowest node mints the
+//! cluster's id, lets the others adopt it, notes in `node.json` that it gives birth, and
+//! initialises every group. Each step may be repeated after a crash.
+//!
+//! Rebirth: a blank node that meets a born cluster adopts its id and asks the leader of every
+//! group for its slot. The leader first clears what the old holder of that slot was credited
+//! with, then adds the node as a learner under its new Raft id, waits until it has caught up,
+//! and only then lets it vote in place of the old id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base::{Env, GroupId, NodeId};
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::OnceCell;
+use tracing::{info, warn};
+
+use crate::group::Group;
+use crate::identity::NodeFile;
+use crate::net::tcp::TcpPeers;
+use crate::net::{methods, proto};
+use crate::peer::{Lane, Message, Peers};
+use crate::raft::group::RaftGroup;
+use crate::raft::network::group_id;
+use crate::raft::types::Member;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Told when a slot gets a new, blank holder, before that holder counts for anything.
+#[async_trait]
+pub trait SlotReset: Send + Sync {
+    /// Clears what the previous holder of the slot was credited with.
+    async fn reset_slot(&self, node: NodeId) -> Result<(), String>;
+}
+
+/// The part of a node that is born or joins.
+pub(crate) struct Birth {
+    env: Env,
+    dir: PathBuf,
+    file: Mutex<NodeFile>,
+    peers: Arc<TcpPeers>,
+    groups: OnceCell<BTreeMap<GroupId, Arc<RaftGroup>>>,
+    reset: OnceCell<Arc<dyn SlotReset>>,
+    tasks: base::TaskGroup,
+}
+
+impl Birth {
+    pub(crate) fn new(
+        env: &Env,
+        dir: PathBuf,
+        file: NodeFile,
+        peers: Arc<TcpPeers>,
+        tasks: &base::TaskGroup,
+    ) -> Arc<Self> {
+        let (groups, reset) = (OnceCell::new(), OnceCell::new());
+        let (env, file, tasks) = (env.clone(), Mutex::new(file), tasks.clone());
+        Arc::new(Self { env, dir, file, peers, groups, reset, tasks })
+    }
+
+    pub(crate) fn set_groups(&self, groups: BTreeMap<GroupId, Arc<RaftGroup>>) {
+        // Set once by the cluster, before anything runs.
+        drop(self.groups.set(groups));
+    }
+
+    pub(crate) fn set_reset(&self, reset: Arc<dyn SlotReset>) {
+        drop(self.reset.set(reset));
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Arc<RaftGroup>> {
+        self.groups.get().into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn raft_id(&self) -> u64 {
+        self.file.lock().raft_id
+    }
+
+    async fn is_blank(&self) -> bool {
+        for group in self.groups() {
+            if group.raft.is_initialized().await.unwrap_or(true) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn votes_in(&self, group: &RaftGroup) -> bool {
+        let id = self.raft_id();
+        let metrics = group.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.voter_ids().any(|v| v == id)
+    }
+
+    /// Whether this node votes in every group.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.groups.get().is_some() && self.groups().all(|g| self.votes_in(g))
+    }
+
+    /// Runs until this node votes in every group.
+    pub(crate) async fn run(self: Arc<Self>) {
+        while !self.is_settled() {
+            if let Err(reason) = self.step().await {
+                tracing::debug!("not settled yet: {reason}");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        info!("this node votes in every group");
+    }
+
+    async fn step(&self) -> Result<(), String> {
+        let giving_birth = self.file.lock().giving_birth.clone();
+        if let Some(members) = giving_birth {
+            return self.give_birth(&members).await;
+        }
+        if !self.is_blank().await && !self.knows_membership_without_me() {
+            return Ok(()); // Replication brings the rest.
+        }
+        let others = self.ask_identities().await;
+        let born = others.values().find(|i| !i.blank && !i.cluster.is_empty());
+        if let Some(born) = born {
+            let cluster = born.cluster[..].try_into().map_err(|_| "bad cluster id")?;
+            self.adopt(cluster)?;
+            return self.join().await;
+        }
+        let everyone = others.len() + 1 == self.peers.all().len();
+        let lowest = self.peers.all().first() == Some(&self.peers.me());
+        if everyone && lowest && others.values().all(|i| i.blank) {
+            return self.conceive(&others).await;
+        }
+        Err(format!("{} of {} peers answer", others.len(), self.peers.all().len() - 1))
+    }
+
+    fn knows_membership_without_me(&self) -> bool {
+        self.groups().any(|g| !self.votes_in(g))
+    }
+
+    async fn ask_identities(&self) -> BTreeMap<NodeId, proto::IdentityReply> {
+        let others = self.peers.all().into_iter().filter(|n| *n != self.peers.me());
+        let asked = others.map(|to| async move {
+            let request = Message::default();
+            let call =
+                self.peers.call(to, Lane::Control, methods::IDENTITY, request, ASK_TIMEOUT).await;
+            let reply = proto::IdentityReply::decode(call.ok()?.head).ok()?;
+            Some((to, reply))
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    async fn conceive(
+        &self,
+        others: &BTreeMap<NodeId, proto::IdentityReply>,
+    ) -> Result<(), String> {
+        let adopted = self.file.lock().cluster_bytes();
+        let cluster = adopted.unwrap_or_else(|| self.env.random.uuid_bytes());
+        let data_groups = u32::from(self.file.lock().data_groups);
+        for to in others.keys() {
+            let head = proto::AdoptRequest { cluster: cluster.to_vec().into(), data_groups };
+            let request = Message::head(head.encode_to_vec());
+            let call = self.peers.call(*to, Lane::Control, methods::ADOPT, request, JOIN_TIMEOUT);
+            let reply = call.await.map_err(|e| e.to_string())?;
+            let reply = proto::AdoptReply::decode(reply.head).map_err(|e| e.to_string())?;
+            if !reply.adopted {
+                warn!(node = %to, "peer refuses to be born: {}", reply.reason);
+                return Err(reply.reason);
+            }
+        }
+        let me = (self.peers.me().0, self.raft_id());
+        let members: Vec<(u16, u64)> = std::iter::once(me)
+            .chain(others.iter().map(|(node, identity)| (node.0, identity.raft_id)))
+            .collect();
+        self.change_file(|file| {
+            file.set_cluster(cluster);
+            file.giving_birth = Some(members.clone());
+        })?;
+        self.peers.set_cluster(cluster);
+        info!("all nodes are blank: giving birth to the cluster");
+        self.give_birth(&members).await
+    }
+
+    async fn give_birth(&self, members: &[(u16, u64)]) -> Result<(), String> {
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|(slot, id)| (*id, Member { slot: *slot })).collect();
+        for group in self.groups() {
+            if !group.raft.is_initialized().await.map_err(|e| e.to_string())? {
+                group.raft.initialize(members.clone()).await.map_err(|e| e.to_string())?;
+            }
+        }
+        self.change_file(|file| file.giving_birth = None)
+    }
+
+    fn change_file(&self, change: impl FnOnce(&mut NodeFile)) -> Result<(), String> {
+        let mut file = self.file.lock();
+        let mut next = file.clone();
+        change(&mut next);
+        if next != *file {
+            next.save(&self.env, &self.dir).map_err(|e| e.to_string())?;
+            *file = next;
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, cluster: [u8; 16]) -> Result<(), String> {
+        self.change_file(|file| file.set_cluster(cluster))?;
+        self.peers.set_cluster(cluster);
+        Ok(())
+    }
+
+    async fn join(&self) -> Result<(), String> {
+        for group in self.groups() {
+            if self.votes_in(group) {
+                continue;
+            }
+            let head = proto::JoinRequest {
+                group: u32::from(group.id().0),
+                node: u32::from(self.peers.me().0),
+                raft_id: self.raft_id(),
+            };
+            for to in self.peers.all().into_iter().filter(|n| *n != self.peers.me()) {
+                let request = Message::head(head.encode_to_vec());
+                let call = self.peers.call(to, Lane::Control, methods::JOIN, request, JOIN_TIMEOUT);
+                // A peer that is down or does not lead is no reason to stop asking.
+                let Ok(reply) = call.await else { continue };
+                let Ok(reply) = proto::JoinReply::decode(reply.head) else { continue };
+                if reply.state() != proto::join_reply::State::NotLeader {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a peer's question about birth or joining.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        method: u16,
+        request: Message,
+    ) -> Result<Message, String> {
+        let head = match method {
+            methods::IDENTITY => self.tell_identity().await.encode_to_vec(),
+            methods::ADOPT => {
+                let request = proto::AdoptRequest::decode(request.head);
+                self.be_adopted(request.map_err(|e| e.to_string())?).await.encode_to_vec()
+            }
+            _ => {
+                let request = proto::JoinRequest::decode(request.head);
+                self.take_in(&request.map_err(|e| e.to_string())?)?.encode_to_vec()
+            }
+        };
+        Ok(Message::head(head))
+    }
+
+    async fn tell_identity(&self) -> proto::IdentityReply {
+        let blank = self.is_blank().await;
+        let file = self.file.lock();
+        proto::IdentityReply {
+            node: u32::from(file.node),
+            raft_id: file.raft_id,
+            cluster: file.cluster_bytes().map_or_else(Vec::new, |c| c.to_vec()).into(),
+            blank: blank && file.giving_birth.is_none(),
+        }
+    }
+
+    async fn be_adopted(&self, request: proto::AdoptRequest) -> proto::AdoptReply {
+        let refuse = |reason: String| proto::AdoptReply { adopted: false, reason };
+        if !self.is_blank().await {
+            return refuse("this node already has data".to_owned());
+        }
+        let own = u32::from(self.file.lock().data_groups);
+        if own != request.data_groups {
+            let theirs = request.data_groups;
+            return refuse(format!(
+                "raft.data_groups is {own} here and {theirs} at the first node"
+            ));
+        }
+        let Ok(cluster) = request.cluster[..].try_into() else {
+            return refuse("bad cluster id".to_owned());
+        };
+        match self.adopt(cluster) {
+            Ok(()) => proto::AdoptReply { adopted: true, reason: String::new() },
+            Err(reason) => refuse(reason),
+        }
+    }
+
+    fn take_in(self: &Arc<Self>, request: &proto::JoinRequest) -> Result<proto::JoinReply, String> {
+        use proto::join_reply::State;
+        let reply = |state: State| Ok(proto::JoinReply { state: state.into() });
+        let id = group_id(request.group).map_err(|e| e.to_string())?;
+        let group = self.groups.get().and_then(|g| g.get(&id)).ok_or("no such group")?;
+        let node = NodeId(u16::try_from(request.node).map_err(|e| e.to_string())?);
+        if !self.peers.all().contains(&node) || node == self.peers.me() {
+            return Err(format!("node {node} cannot join here"));
+        }
+        if !group.leadership().ready_here {
+            return reply(State::NotLeader);
+        }
+        let voters = group.raft.server_metrics().borrow_watched().membership_config.clone();
+        if voters.voter_ids().any(|v| v == request.raft_id) {
+            return reply(State::Voter);
+        }
+        let (this, group, raft_id) = (self.clone(), group.clone(), request.raft_id);
+        self.tasks.spawn("raft join", async move {
+            // A second request while the first is carried out has nothing to do.
+            let Ok(_guard) = group.joining.try_lock() else { return };
+            if let Err(reason) = this.replace(&group, node, raft_id).await {
+                warn!(group = %group.id(), %node, "cannot take the node in yet: {reason}");
+            }
+        });
+        reply(State::Working)
+    }
+
+    async fn replace(&self, group: &RaftGroup, node: NodeId, raft_id: u64) -> Result<(), String> {
+        if group.id() == GroupId::FS
+            && let Some(reset) = self.reset.get()
+        {
+            reset.reset_slot(node).await?;
+        }
+        info!(group = %group.id(), %node, raft_id, "taking a node in as learner");
+        let member = Member { slot: node.0 };
+        let learner = group.raft.add_learner(raft_id, member, true).await;
+        learner.map_err(|e| e.to_string())?;
+        let membership = group.raft.server_metrics().borrow_watched().membership_config.clone();
+        let old = |id: &u64| membership.get_node(id).is_some_and(|m| m.slot == node.0);
+        let voters: BTreeSet<u64> =
+            membership.voter_ids().filter(|id| !old(id)).chain(std::iter::once(raft_id)).collect();
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        group.raft.change_membership(change, false).await.map_err(|e| e.to_string())?;
+        info!(group = %group.id(), %node, raft_id, "the node votes");
+        Ok(())
+    }
+}

@@ -1,0 +1,581 @@
+//! All Raft groups of one node: start, checkpoints, purging, leader balance, disk reserve.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::limits::MIB;
+use base::{Env, GroupId, NodeId, TaskGroup};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Config, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, info, warn};
+use wal::{SyncMode, Wal};
+
+use crate::birth::{Birth, SlotReset};
+use crate::group::{Group, GroupRef, Groups};
+use crate::identity::{IdentityError, NodeFile};
+use crate::machine::StateMachine;
+use crate::net::Link;
+use crate::net::tcp::{Identity, PeerAddress, TcpPeers};
+use crate::peer::Peers;
+use crate::raft::checkpoint::CheckpointDir;
+use crate::raft::group::{Growing, NodeLimits, RaftGroup};
+use crate::raft::host::{Host, Shared};
+use crate::raft::network::Factory;
+use crate::raft::serve::Server;
+use crate::raft::store::LogStore;
+use crate::raft::types::{Raft, to_pos};
+use crate::sled_store::SledDb;
+use crate::table::{RowsReader, TableStore};
+
+/// Bytes of commands between proposal and reply, per node.
+const BUDGET_BYTES: usize = 64 * MIB;
+/// A group whose log grew by this much is checkpointed at once.
+const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
+/// Log kept for followers that are away; past it they get a snapshot.
+const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
+/// A follower this many entries behind does not get the lead.
+const TRANSFER_LAG: u64 = 64;
+const BALANCE_EVERY: Duration = Duration::from_secs(2);
+
+/// What a node's groups need to know.
+pub struct ClusterOptions {
+    /// The node's data directory.
+    pub data_dir: PathBuf,
+    /// This node's slot.
+    pub node: NodeId,
+    /// Where every node listens for peers, this one included.
+    pub addresses: BTreeMap<NodeId, PeerAddress>,
+    /// Number of data groups; fixed at birth.
+    pub data_groups: u16,
+    /// Heartbeat interval in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Shortest election timeout in milliseconds; the longest is half as much more.
+    pub election_ms: u64,
+    /// When writes are synced.
+    pub sync: SyncMode,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// Below this many free bytes, growing commands are refused.
+    pub reserve_bytes: u64,
+    /// Which commands grow the disk.
+    pub growing: Growing,
+}
+
+/// Makes the state machines of a group, by tag.
+pub type MakeMachines<'a> = dyn Fn(GroupId) -> Vec<(u8, Box<dyn StateMachine>)> + 'a;
+
+/// Why a node's groups cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is not this node's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The write-ahead log cannot be opened.
+    #[error("write-ahead log: {0}")]
+    Wal(#[from] wal::WalError),
+    /// A disk or socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Raft refuses to start.
+    #[error("group {group}: {reason}")]
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// State of a group on this node, for people.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct GroupStatus {
+    /// `m0`, `fs`, `d0`…
+    pub group: String,
+    /// leader, follower, candidate or learner.
+    pub role: String,
+    /// Slot of the leader.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Last log index.
+    pub last_log: u64,
+    /// Last applied index.
+    pub applied: u64,
+    /// Index of the last checkpoint.
+    pub checkpoint: u64,
+    /// On the leader: entries each node lacks, by slot.
+    pub lag: BTreeMap<u16, u64>,
+}
+
+struct Running {
+    group: Arc<RaftGroup>,
+    store: Arc<dyn TableStore>,
+    last_checkpoint: AtomicU64,
+    /// WAL bytes of the group at the last checkpoint.
+    bytes_then: AtomicU64,
+    /// One checkpoint at a time.
+    busy: tokio::sync::Mutex<()>,
+}
+
+/// The groups of this node.
+pub struct Cluster {
+    env: Env,
+    options: ClusterOptions,
+    peers: Arc<TcpPeers>,
+    wal: Wal,
+    birth: Arc<Birth>,
+    groups: BTreeMap<GroupId, Running>,
+    disk_low: Arc<AtomicBool>,
+    failure: watch::Sender<Option<String>>,
+    wal_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Cluster {
+    /// Opens the data directory, replays what was applied, and joins or awaits the cluster.
+    /// Returns before the groups have leaders.
+    pub async fn start(
+        env: &Env,
+        options: ClusterOptions,
+        listeners: Vec<TcpListener>,
+        machines: &MakeMachines<'_>,
+        tasks: &TaskGroup,
+    ) -> Result<Arc<Self>, StartError> {
+        let dir = options.data_dir.clone();
+        let file = NodeFile::load_or_mint(env, &dir, options.node, options.data_groups)?;
+        file.save(env, &dir)?;
+        let (wal, thread) = Wal::open(env, wal_options(&options))?;
+        let failure = watch::Sender::new(None);
+        let wal_thread = base::task::thread("wal", move || thread.run());
+        let identity = Identity {
+            node: options.node,
+            raft_id: file.raft_id,
+            cluster: file.cluster_bytes().unwrap_or_default(),
+        };
+        let peers = TcpPeers::start(env, identity, options.addresses.clone(), tasks);
+        let birth = Birth::new(env, dir.clone(), file.clone(), peers.clone(), tasks);
+        let disk_low = Arc::new(AtomicBool::new(false));
+        let limits = NodeLimits {
+            budget: Arc::new(Semaphore::new(BUDGET_BYTES / 1024)),
+            disk_low: disk_low.clone(),
+            growing: options.growing.clone(),
+        };
+        let sled = SledDb::open_blank(&dir.join("meta.sled"))?;
+        let parts = Parts { env, options: &options, wal: &wal, peers: &peers, limits, tasks };
+        let mut groups = BTreeMap::new();
+        let ids = [GroupId::M0, GroupId::FS].into_iter();
+        for id in ids.chain((0..options.data_groups).map(GroupId::data)) {
+            let running = parts.start_group(id, &sled, file.raft_id, machines(id)).await?;
+            groups.insert(id, running);
+        }
+        let by_id: BTreeMap<_, _> = groups.iter().map(|(id, r)| (*id, r.group.clone())).collect();
+        birth.set_groups(by_id.clone());
+        peers.register_raft(Arc::new(Server { groups: by_id, birth: birth.clone() }));
+        for listener in listeners {
+            peers.serve(listener);
+        }
+        let wal_thread = Mutex::new(Some(wal_thread));
+        let this = Arc::new(Self {
+            env: env.clone(),
+            options,
+            peers,
+            wal,
+            birth,
+            groups,
+            disk_low,
+            failure,
+            wal_thread,
+        });
+        this.check_disk();
+        tasks.spawn("checkpoints", this.clone().run_checkpoints());
+        tasks.spawn("leader balance", this.clone().run_balance());
+        tasks.spawn("watch", this.clone().run_watch());
+        Ok(this)
+    }
+
+    /// Begins birth or joining. `reset` is told before a blank node takes a slot.
+    pub fn settle(&self, reset: Arc<dyn SlotReset>, tasks: &TaskGroup) {
+        self.birth.set_reset(reset);
+        tasks.spawn("birth", self.birth.clone().run());
+    }
+
+    /// The groups, for services.
+    pub fn groups(&self) -> Groups {
+        let get = |id: GroupId| -> GroupRef { self.groups[&id].group.clone() };
+        Groups {
+            m0: get(GroupId::M0),
+            fs: get(GroupId::FS),
+            data: (0..self.options.data_groups).map(|n| get(GroupId::data(n))).collect(),
+        }
+    }
+
+    /// The other nodes.
+    pub fn peers(&self) -> Arc<TcpPeers> {
+        self.peers.clone()
+    }
+
+    /// Reads the rows of a service in a group.
+    pub fn reader(&self, group: GroupId, tag: u8) -> RowsReader {
+        RowsReader::new(self.groups[&group].store.clone(), tag)
+    }
+
+    /// Becomes the reason once this node cannot go on; the process must then end.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
+    }
+
+    /// Whether growing commands are refused.
+    pub fn disk_low(&self) -> bool {
+        self.disk_low.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node votes in every group and every group has a leader.
+    pub fn is_ready(&self) -> bool {
+        self.birth.is_settled()
+            && self.groups.values().all(|g| g.group.leadership().leader.is_some())
+    }
+
+    /// The cluster's id as hex; `None` before birth.
+    pub fn cluster_id(&self) -> Option<String> {
+        let cluster = self.peers.identity().cluster;
+        (cluster != [0; 16]).then(|| format!("{:032x}", u128::from_be_bytes(cluster)))
+    }
+
+    /// State of every group on this node.
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.groups.values().map(group_status).collect()
+    }
+
+    /// Figures of the write-ahead log.
+    pub fn wal_stats(&self) -> wal::WalStats {
+        self.wal.stats()
+    }
+
+    /// Bytes of log files in use.
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal.live_bytes()
+    }
+
+    /// Applied index and digest of every group on this node, after a read barrier each.
+    pub async fn digests(&self) -> Result<BTreeMap<String, (u64, u32)>, String> {
+        let mut digests = BTreeMap::new();
+        for (id, running) in &self.groups {
+            running.group.read_barrier().await.map_err(|e| e.to_string())?;
+            let digest = running
+                .group
+                .raft
+                .with_state_machine(|host| Box::pin(std::future::ready(host.digest())))
+                .await
+                .map_err(|e| e.to_string())?
+                .map_err(|e| e.to_string())?;
+            digests.insert(id.to_string(), digest);
+        }
+        Ok(digests)
+    }
+
+    /// Hands leadership away, writes last checkpoints and stops Raft and the WAL.
+    pub async fn stop(&self) {
+        self.hand_over().await;
+        for id in self.groups.keys() {
+            if let Err(e) = self.checkpoint(*id).await {
+                warn!(group = %id, "no last checkpoint: {e}");
+            }
+        }
+        for running in self.groups.values() {
+            if running.group.raft.shutdown().await.is_err() {
+                warn!(group = %running.group.id(), "raft did not stop cleanly");
+            }
+        }
+        self.wal.stop();
+        let thread = self.wal_thread.lock().take();
+        if let Some(thread) = thread {
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+
+    async fn hand_over(&self) {
+        for running in self.groups.values() {
+            if running.group.leadership().ready_here
+                && let Some(target) = best_follower(running, |_| true)
+            {
+                // Best effort: without it an election follows.
+                drop(running.group.raft.trigger().transfer_leader(target).await);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    async fn run_watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.check_disk();
+            if let Some(error) = self.wal.failed() {
+                self.fail(format!("write-ahead log: {error}"));
+            }
+            for (id, running) in &self.groups {
+                let state = running.group.raft.metrics().borrow_watched().running_state.clone();
+                if let Err(e) = state {
+                    self.fail(format!("group {id}: {e}"));
+                }
+            }
+            if let Some(node) = self.peers.foreign() {
+                self.fail(format!(
+                    "node {node} belongs to another cluster than this data directory"
+                ));
+            }
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        self.failure.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(reason);
+            }
+            first
+        });
+    }
+
+    fn check_disk(&self) {
+        let space = match self.env.disk.space(&self.options.data_dir) {
+            Ok(space) => space,
+            Err(e) => return warn!("cannot tell the free disk space: {e}"),
+        };
+        let low = space.free_bytes < self.options.reserve_bytes;
+        if self.disk_low.swap(low, Ordering::Relaxed) != low {
+            let (free, reserve) = (space.free_bytes, self.options.reserve_bytes);
+            if low {
+                warn!(free, reserve, "disk is below its reserve: writes are refused");
+            } else {
+                info!(free, reserve, "disk is above its reserve again");
+            }
+        }
+    }
+
+    async fn run_checkpoints(self: Arc<Self>) {
+        let mut due = tokio::time::Instant::now() + self.options.checkpoint_every;
+        loop {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let everyone = tokio::time::Instant::now() >= due;
+            for (id, running) in &self.groups {
+                let bytes = self.wal.live_bytes_of(*id);
+                let grown = bytes.saturating_sub(running.bytes_then.load(Ordering::Relaxed));
+                if (everyone || grown > CHECKPOINT_BYTES)
+                    && let Err(e) = self.checkpoint(*id).await
+                {
+                    self.fail(format!("checkpoint of group {id}: {e}"));
+                    return;
+                }
+            }
+            if everyone {
+                due = tokio::time::Instant::now() + self.options.checkpoint_every;
+                self.purge().await;
+            }
+        }
+    }
+
+    /// Writes a checkpoint of a group, if anything was applied since the last one.
+    pub async fn checkpoint(&self, id: GroupId) -> io::Result<()> {
+        let running = &self.groups[&id];
+        let _one_at_a_time = running.busy.lock().await;
+        let last = running.last_checkpoint.load(Ordering::Relaxed);
+        let taken = running
+            .group
+            .raft
+            .with_state_machine(move |host| Box::pin(std::future::ready(host.checkpoint(last))))
+            .await
+            .map_err(io::Error::other)??;
+        let Some(taken) = taken else { return Ok(()) };
+        let index = taken.position.applied_index();
+        // Raft applies what a majority has synced, which may be ahead of this node's own disk.
+        // A checkpoint beyond the synced log would leave a hole after power loss.
+        while self.wal.durable_index(id) < index {
+            if let Some(e) = self.wal.failed() {
+                return Err(io::Error::other(e));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let shared = running.group.shared.clone();
+        let write = move || shared.checkpoints.lock().add(taken.position, &taken.changes);
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        running.last_checkpoint.store(index, Ordering::Relaxed);
+        running.bytes_then.store(self.wal.live_bytes_of(id), Ordering::Relaxed);
+        self.wal.set_checkpointed(id, index);
+        debug!(group = %id, index, "checkpoint");
+        Ok(())
+    }
+
+    /// Lets go of log that every live follower has, or that outgrew what is kept for others.
+    async fn purge(&self) {
+        let crowded = self.wal.live_bytes() > KEEP_LOG_BYTES;
+        for (id, running) in &self.groups {
+            let checkpoint = running.last_checkpoint.load(Ordering::Relaxed);
+            let raft = &running.group.raft;
+            let purged = raft.metrics().borrow_watched().purged.map_or(0, |p| p.index);
+            if !crowded || checkpoint <= purged {
+                continue;
+            }
+            // openraft purges up to its last snapshot only, and ours is the checkpoint.
+            if raft.trigger().snapshot().await.is_err() {
+                continue;
+            }
+            let reached = raft.wait(Some(Duration::from_secs(5)));
+            let seen = |m: &openraft::RaftMetrics<crate::raft::types::Types>| {
+                m.snapshot.is_some_and(|s| s.index >= checkpoint)
+            };
+            if reached.metrics(seen, "snapshot").await.is_ok()
+                && let Err(e) = raft.trigger().purge_log(checkpoint).await
+            {
+                debug!(group = %id, "no purge: {e}");
+            }
+        }
+    }
+
+    async fn run_balance(self: Arc<Self>) {
+        let nodes = self.peers.all();
+        loop {
+            tokio::time::sleep(BALANCE_EVERY).await;
+            if !self.birth.is_settled() {
+                continue;
+            }
+            for (number, running) in self.groups.values().enumerate() {
+                let Some(preferred) = nodes.get(number % nodes.len().max(1)) else { continue };
+                let wanted = *preferred != self.peers.me() && self.peers.is_alive(*preferred);
+                if !wanted || !running.group.leadership().ready_here {
+                    continue;
+                }
+                if let Some(target) = best_follower(running, |node| node == *preferred) {
+                    debug!(group = %running.group.id(), to = %preferred, "moving leadership");
+                    // Best effort; the next round tries again.
+                    drop(running.group.raft.trigger().transfer_leader(target).await);
+                }
+            }
+        }
+    }
+}
+
+/// The Raft id of a voter that is nearly caught up.
+fn best_follower(running: &Running, wanted: impl Fn(NodeId) -> bool) -> Option<u64> {
+    let metrics = running.group.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let membership = &metrics.membership_config;
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let replication = metrics.replication.as_ref()?;
+    let near = |matched: &Option<_>| {
+        matched.as_ref().is_some_and(|m: &crate::raft::types::LogId| m.index + TRANSFER_LAG >= last)
+    };
+    let candidates = replication.iter().filter(|(id, matched)| {
+        let slot = membership.get_node(id).map(|m| NodeId(m.slot));
+        **id != metrics.id && voters.contains(id) && near(matched) && slot.is_some_and(&wanted)
+    });
+    candidates.max_by_key(|(_, m)| m.map_or(0, |m| m.index)).map(|(id, _)| *id)
+}
+
+fn group_status(running: &Running) -> GroupStatus {
+    let metrics = running.group.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let last_log = metrics.last_log_index.unwrap_or(0);
+    let slot = |id: &u64| metrics.membership_config.get_node(id).map(|m| m.slot);
+    let lag = metrics.replication.iter().flatten().filter_map(|(id, matched)| {
+        Some((slot(id)?, last_log.saturating_sub(matched.map_or(0, |m| m.index))))
+    });
+    GroupStatus {
+        group: running.group.id().to_string(),
+        role: match metrics.state {
+            ServerState::Leader => "leader",
+            ServerState::Follower => "follower",
+            ServerState::Candidate => "candidate",
+            ServerState::Learner => "learner",
+            ServerState::Shutdown => "stopped",
+        }
+        .to_owned(),
+        leader: running.group.leadership().leader,
+        term: metrics.current_term,
+        last_log,
+        applied: metrics.last_applied.map_or(0, |a| a.index),
+        checkpoint: running.last_checkpoint.load(Ordering::Relaxed),
+        lag: lag.collect(),
+    }
+}
+
+fn wal_options(options: &ClusterOptions) -> wal::Options {
+    wal::Options {
+        dir: options.data_dir.join("wal"),
+        sync: options.sync,
+        ..wal::Options::default()
+    }
+}
+
+struct Parts<'a> {
+    env: &'a Env,
+    options: &'a ClusterOptions,
+    wal: &'a Wal,
+    peers: &'a Arc<TcpPeers>,
+    limits: NodeLimits,
+    tasks: &'a TaskGroup,
+}
+
+impl Parts<'_> {
+    async fn start_group(
+        &self,
+        id: GroupId,
+        sled: &SledDb,
+        raft_id: u64,
+        machines: Vec<(u8, Box<dyn StateMachine>)>,
+    ) -> Result<Running, StartError> {
+        let store: Arc<dyn TableStore> = Arc::new(sled.store(&id.to_string())?);
+        let checkpoints = CheckpointDir::open(self.env, &self.options.data_dir, id)?;
+        let checkpointed = checkpoints.current().and_then(|c| c.position.applied_id());
+        let shared = Arc::new(Shared {
+            group: id,
+            env: self.env.clone(),
+            data_dir: self.options.data_dir.clone(),
+            store: store.clone(),
+            checkpoints: Mutex::new(checkpoints),
+            applied: watch::Sender::new((0, 0)),
+        });
+        let host = Host::open(shared.clone(), machines.into_iter().collect())?;
+        let index = checkpointed.map_or(0, |c| c.index);
+        self.wal.set_checkpointed(id, index);
+        let link: Arc<dyn Link> = self.peers.clone();
+        let factory = Factory { link: link.clone(), group: id };
+        let log = LogStore { wal: self.wal.clone(), group: id };
+        debug_assert!(checkpointed.is_none_or(|c| to_pos(&c).index == index));
+        let config = Arc::new(raft_config(self.options, id)?);
+        let raft = Raft::new(raft_id, config, factory, log, host).await;
+        let raft = raft.map_err(|e| StartError::Raft { group: id, reason: e.to_string() })?;
+        let group = RaftGroup::start(raft, shared, link, self.limits.clone(), self.tasks);
+        Ok(Running {
+            group,
+            store,
+            last_checkpoint: AtomicU64::new(index),
+            bytes_then: AtomicU64::new(self.wal.live_bytes_of(id)),
+            busy: tokio::sync::Mutex::new(()),
+        })
+    }
+}
+
+fn raft_config(options: &ClusterOptions, group: GroupId) -> Result<Config, StartError> {
+    let config = Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: options.heartbeat_ms,
+        election_timeout_min: options.election_ms,
+        election_timeout_max: options.election_ms + options.election_ms / 2,
+        // Snapshots and purging are ours: by bytes, at checkpoints.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
+        install_snapshot_timeout: 3_600_000,
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    let valid = config.validate();
+    valid.map_err(|e| StartError::Raft { group, reason: e.to_string() })
+}

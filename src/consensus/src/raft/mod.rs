@@ -1,0 +1,11 @@
+//! openraft behind [`crate::Group`]: nothing outside this folder names one of its types.
+
+pub(crate) mod batch;
+pub(crate) mod checkpoint;
+pub(crate) mod group;
+pub(crate) mod host;
+pub(crate) mod network;
+pub(crate) mod serve;
+pub(crate) mod snapshot;
+pub(crate) mod store;
+pub(crate) mod types;
