@@ -18,7 +18,7 @@ use crate::peer::{Lane, Message, Peers};
 
 #[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
 /// Heads of peer messages, generated from `proto/peer.proto`.
-pub mod proto {
+pub(crate) mod proto {
     include!(concat!(env!("OUT_DIR"), "/trine.peer.rs"));
 }
 

@@ -19,7 +19,7 @@ use crate::net::proto;
 
 openraft::declare_raft_types!(
     /// trine's choice of openraft types: plain Raft terms, minted 64-bit node ids.
-    pub Types:
+    pub(crate) Types:
         D = Commands,
         R = Replies,
         NodeId = u64,
