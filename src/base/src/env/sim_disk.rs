@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -51,13 +51,49 @@ struct Tree {
     dirs: BTreeMap<PathBuf, ()>,
 }
 
+/// Faults to come and how the disk behaves.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Rises with each crash; files opened before are dead.
+    generation: AtomicU64,
+    /// Writes, syncs and directory changes until the power fails; 0 or less: it does not.
+    steps_left: AtomicI64,
+    power_is_off: AtomicBool,
+    refuses_direct: AtomicBool,
+    full: AtomicBool,
+}
+
+impl Faults {
+    fn off() -> io::Error {
+        io::Error::other("the simulated machine crashed")
+    }
+
+    fn powered(&self) -> io::Result<()> {
+        if self.power_is_off.load(Ordering::SeqCst) { Err(Self::off()) } else { Ok(()) }
+    }
+
+    /// Counts a change. An error when the power fails in the middle of it.
+    fn change(&self) -> io::Result<()> {
+        self.powered()?;
+        let left = self.steps_left.load(Ordering::SeqCst);
+        if left > 0 {
+            self.steps_left.store(left - 1, Ordering::SeqCst);
+            if left == 1 {
+                self.power_is_off.store(true, Ordering::SeqCst);
+                return Err(Self::off());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A simulated disk. Cloning shares it, so that a restarted node finds its files.
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     tree: Arc<Mutex<Tree>>,
     random: Arc<SeededRandom>,
     free_bytes: Arc<AtomicU64>,
-    generation: Arc<AtomicU64>,
+    faults: Arc<Faults>,
 }
 
 impl SimDisk {
@@ -67,8 +103,26 @@ impl SimDisk {
             tree: Arc::default(),
             random: Arc::new(SeededRandom::new(seed)),
             free_bytes: Arc::new(AtomicU64::new(1 << 40)),
-            generation: Arc::default(),
+            faults: Arc::default(),
         }
+    }
+
+    /// Lets the power fail in the middle of the `steps`-th change from now (a write, sync, or
+    /// directory change): it fails, as does everything after, until [`SimDisk::crash`]. The
+    /// bytes of a failed write are unsynced, direct or not: the crash may tear them. 0: never.
+    pub fn power_off_in(&self, steps: u64) {
+        let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+        self.faults.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    /// Refuses direct I/O from now on, as some file systems do.
+    pub fn refuse_direct(&self) {
+        self.faults.refuses_direct.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether writes that make a file longer fail for want of room.
+    pub fn set_full(&self, full: bool) {
+        self.faults.full.store(full, Ordering::SeqCst);
     }
 
     /// Sets what [`Disk::space`] reports as free.
@@ -79,7 +133,9 @@ impl SimDisk {
     /// Crashes the machine or process. Files opened before fail from now on, so that tasks of
     /// the dead node cannot write into the next life.
     pub fn crash(&self, how: Crash) {
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let generation = self.faults.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        self.faults.steps_left.store(0, Ordering::SeqCst);
+        self.faults.power_is_off.store(false, Ordering::SeqCst);
         let mut tree = self.tree.lock();
         let tree = &mut *tree;
         if how != Crash::Process {
@@ -138,8 +194,13 @@ fn missing(path: &Path) -> io::Error {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.faults.powered()?;
+        let direct = matches!(mode, OpenMode::Direct | OpenMode::DirectSync);
+        if direct && self.faults.refuses_direct.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mut tree = self.tree.lock();
-        let generation = self.generation.load(Ordering::SeqCst);
+        let generation = self.faults.generation.load(Ordering::SeqCst);
         let node = match tree.files.get(path) {
             Some(node) => node.clone(),
             None if mode == OpenMode::Read => return Err(missing(path)),
@@ -157,7 +218,7 @@ impl Disk for SimDisk {
                 node
             }
         };
-        Ok(Arc::new(SimFile { node, mode, generation, disk: self.generation.clone() }))
+        Ok(Arc::new(SimFile { node, mode, generation, faults: self.faults.clone() }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -186,6 +247,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.change()?;
         let mut tree = self.tree.lock();
         if let Some(node) = tree.files.remove(from) {
             tree.files.insert(to.to_owned(), node);
@@ -203,6 +265,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.tree.lock().files.remove(path).map(|_| ()).ok_or_else(|| missing(path))
     }
 
@@ -214,6 +277,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         let mut tree = self.tree.lock();
         let here = |p: &PathBuf| p.parent() == Some(path);
         let now: Vec<_> = tree
@@ -237,15 +301,15 @@ struct SimFile {
     node: Arc<Node>,
     mode: OpenMode,
     generation: u64,
-    disk: Arc<AtomicU64>,
+    faults: Arc<Faults>,
 }
 
 impl SimFile {
     fn alive(&self) -> io::Result<()> {
-        if self.disk.load(Ordering::SeqCst) == self.generation {
-            return Ok(());
+        if self.faults.generation.load(Ordering::SeqCst) == self.generation {
+            return self.faults.powered();
         }
-        Err(io::Error::other("the simulated machine crashed"))
+        Err(Faults::off())
     }
 }
 
@@ -269,16 +333,46 @@ impl DiskFile for SimFile {
         let mut content = self.node.content.lock();
         let end = start + buf.len();
         if content.now.len() < end {
+            if self.faults.full.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             content.now.resize(end, 0);
         }
         content.now[start..end].copy_from_slice(buf);
         content.dirty.extend((start / SECTOR..end.div_ceil(SECTOR)).map(|sector| (sector, ())));
         drop(content);
-        if self.mode == OpenMode::DirectSync { self.sync() } else { Ok(()) }
+        self.faults.change()?;
+        if self.mode == OpenMode::DirectSync { self.settle() } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
         self.alive()?;
+        self.faults.change()?;
+        self.settle()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.alive()?;
+        Ok(self.node.content.lock().now.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.alive()?;
+        self.faults.change()?;
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mut content = self.node.content.lock();
+        let old = content.now.len();
+        content.now.resize(len, 0);
+        content
+            .dirty
+            .extend((len.min(old) / SECTOR..len.max(old).div_ceil(SECTOR)).map(|s| (s, ())));
+        Ok(())
+    }
+}
+
+impl SimFile {
+    /// Makes the content durable.
+    fn settle(&self) -> io::Result<()> {
         let mut content = self.node.content.lock();
         // Only what changed is copied: logs grow large in long simulations.
         let Content { now, durable, dirty } = &mut *content;
@@ -289,23 +383,6 @@ impl DiskFile for SimFile {
                 durable[start..end].copy_from_slice(&now[start..end]);
             }
         }
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.alive()?;
-        Ok(self.node.content.lock().now.len() as u64)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.alive()?;
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        let mut content = self.node.content.lock();
-        let old = content.now.len();
-        content.now.resize(len, 0);
-        content
-            .dirty
-            .extend((len.min(old) / SECTOR..len.max(old).div_ceil(SECTOR)).map(|s| (s, ())));
         Ok(())
     }
 }
@@ -341,6 +418,38 @@ mod tests {
         file.sync().unwrap();
         disk.crash(Crash::LoseUnsynced);
         assert!(!disk.exists(&path).unwrap());
+    }
+
+    #[test]
+    fn a_direct_write_that_the_power_cuts_is_torn() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            let disk = SimDisk::new(seed);
+            let dir = Path::new("/d");
+            disk.create_dir_all(dir).unwrap();
+            let file = disk.open(&dir.join("f"), OpenMode::DirectSync).unwrap();
+            file.write_all_at(&[1; ALIGN], 0).unwrap();
+            disk.sync_dir(dir).unwrap();
+            disk.power_off_in(1);
+            assert!(file.write_all_at(&[2; ALIGN], 0).is_err());
+            assert!(disk.exists(&dir.join("f")).unwrap());
+            assert!(file.sync().is_err(), "the power is off");
+            disk.crash(Crash::TearUnsynced);
+            let bytes = disk.read(&dir.join("f"), 1 << 20).unwrap();
+            assert_eq!(bytes.len(), ALIGN);
+            seen.extend(bytes.chunks(SECTOR).map(|sector| sector[0]));
+        }
+        assert_eq!(Vec::from_iter(seen), [1, 2]);
+    }
+
+    #[test]
+    fn a_full_disk_still_takes_overwrites() {
+        let (disk, _, file) = disk_with_file();
+        file.write_all_at(b"abc", 0).unwrap();
+        disk.set_full(true);
+        file.write_all_at(b"xyz", 0).unwrap();
+        let error = file.write_all_at(b"more", 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
