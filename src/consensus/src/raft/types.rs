@@ -4,6 +4,9 @@
 //! migration. A log entry's body is `version: u8 | kind: u8 | rest`; `rest` is empty for a blank
 //! entry, a bincode [`MembershipRow`] for a membership, and a [`super::batch`] for commands.
 
+// openraft's traits make these types part of public signatures, though the module is private.
+#![allow(unreachable_pub)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -19,7 +22,7 @@ use crate::net::proto;
 
 openraft::declare_raft_types!(
     /// trine's choice of openraft types: plain Raft terms, minted 64-bit node ids.
-    pub(crate) Types:
+    pub Types:
         D = Commands,
         R = Replies,
         NodeId = u64,
@@ -28,23 +31,23 @@ openraft::declare_raft_types!(
         AsyncRuntime = openraft_rt_tokio::TokioRuntime,
 );
 
-pub(crate) type Raft = openraft::Raft<Types, super::host::Host>;
-pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
-pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
-pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
-pub(crate) type Membership = openraft::Membership<u64, Member>;
-pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
-pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
+pub type Raft = openraft::Raft<Types, super::host::Host>;
+pub type LogId = openraft::type_config::alias::LogIdOf<Types>;
+pub type Vote = openraft::type_config::alias::VoteOf<Types>;
+pub type Entry = openraft::type_config::alias::EntryOf<Types>;
+pub type Membership = openraft::Membership<u64, Member>;
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
+pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 
 /// What a Raft node id stands for: the slot 1, 2 or 3 that its users see.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Member {
-    pub(crate) slot: u16,
+pub struct Member {
+    pub slot: u16,
 }
 
 /// An encoded batch of commands.
 #[derive(Clone)]
-pub(crate) struct Commands(pub Bytes);
+pub struct Commands(pub Bytes);
 
 impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +63,7 @@ impl fmt::Display for Commands {
 
 /// The replies to a batch, in its order.
 #[derive(Debug, Default)]
-pub(crate) struct Replies(pub Vec<Bytes>);
+pub struct Replies(pub Vec<Bytes>);
 
 const VERSION: u8 = 1;
 const BLANK: u8 = 0;
@@ -69,7 +72,7 @@ const COMMANDS: u8 = 2;
 
 /// A membership as stored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct MembershipRow {
+pub struct MembershipRow {
     configs: Vec<Vec<u64>>,
     nodes: Vec<(u64, Member)>,
 }
@@ -85,7 +88,7 @@ impl From<&Membership> for MembershipRow {
 }
 
 impl MembershipRow {
-    pub(crate) fn into_membership(self) -> io::Result<Membership> {
+    pub fn into_membership(self) -> io::Result<Membership> {
         let configs: Vec<BTreeSet<u64>> =
             self.configs.into_iter().map(|c| c.into_iter().collect()).collect();
         let nodes: BTreeMap<u64, Member> = self.nodes.into_iter().collect();
@@ -96,12 +99,12 @@ impl MembershipRow {
     }
 }
 
-pub(crate) fn invalid(text: &str) -> io::Error {
+pub fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.to_owned())
 }
 
 /// The body of an entry: for commands it is one copy, shared by the WAL and all followers.
-pub(crate) fn encode_body(entry: &Entry) -> Bytes {
+pub fn encode_body(entry: &Entry) -> Bytes {
     let (kind, rest) = match &entry.payload {
         EntryPayload::Blank => (BLANK, Bytes::new()),
         EntryPayload::Membership(m) => (MEMBERSHIP, codec::encode(&MembershipRow::from(m)).into()),
@@ -115,10 +118,10 @@ pub(crate) fn encode_body(entry: &Entry) -> Bytes {
 }
 
 /// The two bytes in front of every command batch.
-pub(crate) const COMMANDS_PREFIX: [u8; 2] = [VERSION, COMMANDS];
+pub const COMMANDS_PREFIX: [u8; 2] = [VERSION, COMMANDS];
 
 /// An entry from its position and body. The body of commands keeps its prefix.
-pub(crate) fn decode_entry(term: u64, index: u64, body: Bytes) -> io::Result<Entry> {
+pub fn decode_entry(term: u64, index: u64, body: Bytes) -> io::Result<Entry> {
     let payload = match body.get(..2) {
         Some([VERSION, BLANK]) => EntryPayload::Blank,
         Some([VERSION, MEMBERSHIP]) => {
@@ -132,29 +135,29 @@ pub(crate) fn decode_entry(term: u64, index: u64, body: Bytes) -> io::Result<Ent
     Ok(Entry { log_id: LogId::new_term_index(term, index), payload })
 }
 
-pub(crate) fn to_pos(id: &LogId) -> LogPos {
+pub fn to_pos(id: &LogId) -> LogPos {
     LogPos { term: id.leader_id.term, node: 0, index: id.index }
 }
 
-pub(crate) fn from_pos(pos: LogPos) -> LogId {
+pub fn from_pos(pos: LogPos) -> LogId {
     LogId::new_term_index(pos.term, pos.index)
 }
 
-pub(crate) fn to_wal(entry: &Entry) -> WalEntry {
+pub fn to_wal(entry: &Entry) -> WalEntry {
     WalEntry { pos: to_pos(&entry.log_id), body: encode_body(entry) }
 }
 
-pub(crate) fn from_wal(entry: WalEntry) -> io::Result<Entry> {
+pub fn from_wal(entry: WalEntry) -> io::Result<Entry> {
     decode_entry(entry.pos.term, entry.pos.index, entry.body)
 }
 
 /// A vote as the WAL stores it.
-pub(crate) fn encode_vote(vote: &Vote) -> Bytes {
+pub fn encode_vote(vote: &Vote) -> Bytes {
     let id = vote.leader_id;
     codec::encode(&(VERSION, id.term, id.voted_for, vote.committed)).into()
 }
 
-pub(crate) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
+pub fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
     let (version, term, node, committed): (u8, u64, u64, bool) =
         codec::decode(bytes).map_err(|e| invalid(&e.to_string()))?;
     if version != VERSION {
