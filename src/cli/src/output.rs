@@ -22,8 +22,9 @@ pub fn note(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A table without frame, columns aligned also for wide (Korean) characters.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
+/// A table without frame, columns aligned also for wide (Korean) characters; no newline at the
+/// end.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
@@ -31,12 +32,13 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 /// A table of JSON objects: the columns are the keys of the first row's order, nested values in
 /// their JSON text.
-pub fn table_of(rows: &[Value]) -> Table {
+pub fn table_of(rows: &[Value]) -> String {
     let mut header: Vec<&str> = Vec::new();
     for row in rows.iter().filter_map(Value::as_object) {
         for key in row.keys() {
@@ -95,14 +97,11 @@ mod tests {
             vec!["뉴스".to_owned(), "3".to_owned()],
             vec!["news-en".to_owned(), "12".to_owned()],
         ];
-        let text: String =
-            table(&["name", "files"], rows).lines().map(|l| l.trim_end().to_owned() + "\n").collect();
         expect![[r#"
             name     files
             뉴스     3
-            news-en  12
-        "#]]
-        .assert_eq(&text);
+            news-en  12"#]]
+        .assert_eq(&table(&["name", "files"], rows));
     }
 
     #[test]

@@ -20,31 +20,27 @@ pub fn run(admin: &AdminArgs, output: Output) -> anyhow::Result<()> {
 fn render(status: &Value) -> String {
     let nodes = list(status, "nodes");
     let mut text = format!("cluster {}\n\n", cell(&status["cluster"]));
-    text += &trimmed(&table(
+    text += &table(
         &["node", "alive", "ready", "disk free", "disk total", "console"],
         nodes.iter().map(node_row).collect(),
-    ));
+    );
     let ids: Vec<String> = nodes.iter().map(|n| cell(&n["id"])).collect();
     let names: Vec<String> = ids.iter().map(|id| format!("node {id}")).collect();
     let mut header = vec!["group", "leader", "term"];
     header.extend(names.iter().map(String::as_str));
     let groups = list(status, "groups").iter().map(|g| group_row(g, &ids)).collect();
-    text += "\n";
-    text += &trimmed(&table(&header, groups));
+    text += "\n\n";
+    text += &table(&header, groups);
     let flow = list(status, "flow");
     if !flow.is_empty() {
-        text += "\n";
-        text += &trimmed(&table_of(flow));
+        text += "\n\n";
+        text += &table_of(flow);
     }
-    text.trim_end().to_owned()
+    text
 }
 
 fn list<'a>(status: &'a Value, key: &str) -> &'a [Value] {
     status.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn trimmed(table: &comfy_table::Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 fn node_row(node: &Value) -> Vec<String> {
