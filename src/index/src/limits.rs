@@ -1,0 +1,65 @@
+//! Limits of the index service.
+
+use std::time::Duration;
+
+use base::limits::MIB;
+
+/// Default of `index.refresh_interval`, in milliseconds.
+pub const REFRESH_INTERVAL_MS: u64 = 1_000;
+
+/// Largest document source, in bytes: two fit into a command with room to spare.
+pub const MAX_DOCUMENT_BYTES: usize = 6 * MIB;
+
+/// Longest `_id`, in bytes, as in Elasticsearch.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// A shard's writer takes requests into one command until it has so many bytes.
+pub const COMMAND_BYTES: usize = 4 * MIB;
+
+/// Most operations of one command.
+pub const COMMAND_OPS: usize = 20_000;
+
+/// A shard leader makes writers wait while its own search copy is behind by so many bytes.
+pub const COPY_LAG_BYTES: usize = 64 * MIB;
+
+/// Requests that wait for a shard's writer; more wait before the queue.
+pub const WRITER_QUEUE: usize = 256;
+
+/// A translog segment is rolled at this size, in bytes.
+pub const TRANSLOG_SEGMENT_BYTES: u64 = 64 * MIB as u64;
+
+/// Bytes that a feeder reads from the translog at once.
+pub const FEED_BYTES: usize = 4 * MIB;
+
+/// Most shards of one index, as Elasticsearch's default limit.
+pub const MAX_SHARDS: u16 = 1024;
+
+/// Most copies of a shard, the first included: one per node.
+pub const MAX_COPIES: u32 = 3;
+
+/// How long a request waits for another node's facts (sizes, counts).
+pub const FACTS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a write waits for a shard's leader.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a search waits for a node.
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a refresh waits for a copy that is behind.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long creating an index waits for its groups.
+pub const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the leader of `m0` compares indices with the groups.
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(5);
+
+/// Longest document list of one forwarded call, in bytes; below the limit of a peer message.
+pub const FORWARD_BYTES: usize = 8 * MIB;
+
+/// The search index is synced after so many operations.
+pub const CHECKPOINT_OPS: u64 = 100_000;
+
+/// The search index is synced so long after a change, in milliseconds.
+pub const CHECKPOINT_EVERY_MS: u64 = 15_000;

@@ -1,0 +1,281 @@
+//! The leader's writer of one shard.
+//!
+//! One task per shard and node takes requests in order, evaluates as many as fit into one
+//! command against the newest documents, and proposes the result. One command is in flight at a
+//! time; requests that arrive meanwhile go into the next one, so load makes commands larger
+//! rather than more. Nothing is kept between commands but what the machine applied: after a
+//! change of leader the new one starts from its own copy.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::codec::decode;
+use consensus::machine::tags;
+use consensus::{GroupRef, ProposeError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{LoggedOp, MarkChange, OpsCommand, OpsReply, ShardCommand};
+use crate::copy::{DocState, ShardCopy};
+use crate::error::EsError;
+use crate::limits::{COMMAND_BYTES, COMMAND_OPS, COPY_LAG_BYTES};
+use crate::wire::Writer;
+use crate::write::{Evaluated, Outcome, ShardNames, WriteOp, WriteResult, evaluate};
+
+/// Writes for one shard, answered together.
+pub(crate) struct Batch {
+    pub(crate) ops: Vec<WriteOp>,
+    pub(crate) mapping_version: u64,
+    pub(crate) mark: Option<MarkChange>,
+    /// Sent before, with unknown outcome.
+    pub(crate) again: bool,
+    pub(crate) names: ShardNames,
+    pub(crate) reply: oneshot::Sender<WriteReply>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum WriteReply {
+    /// One result for each operation.
+    Done(Vec<Result<WriteResult, EsError>>),
+    /// Nothing was written: this node does not lead, or not yet. Try again.
+    NotReady,
+    /// The shard does not exist here.
+    NoShard,
+    /// Nothing was written: the disk is nearly full.
+    DiskReserve,
+    /// It may have been written.
+    Unknown,
+    /// Nothing was written: the pipeline's mark is another one.
+    MarkMismatch(Option<u64>),
+}
+
+/// One command's worth of evaluated operations.
+#[derive(Default)]
+struct Staged {
+    ops: Writer,
+    count: u32,
+    mapping_version: u64,
+    /// Newest state of documents touched by this command.
+    touched: HashMap<String, DocState>,
+    /// For each batch taken whole or in part: which results are final, in order.
+    results: Vec<Vec<Slot>>,
+}
+
+enum Slot {
+    Error(EsError),
+    Answer(WriteResult),
+    /// The n-th logged operation.
+    Logged { nth: u32, outcome: Outcome, version: u64, source: Option<Vec<u8>> },
+}
+
+/// Runs until the copy is closed or nobody can send any more.
+pub(crate) async fn run(
+    copy: Arc<ShardCopy>,
+    group: GroupRef,
+    mut requests: mpsc::Receiver<Batch>,
+) {
+    let mut waiting: VecDeque<Batch> = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match requests.recv().await {
+                Some(batch) => waiting.push_back(batch),
+                None => return,
+            }
+        }
+        while waiting.len() < 1024
+            && let Ok(batch) = requests.try_recv()
+        {
+            waiting.push_back(batch);
+        }
+        if copy.is_closed() {
+            waiting.drain(..).for_each(|batch| answer(batch, WriteReply::NoShard));
+            return;
+        }
+        wait_for_room(&copy).await;
+        step(&copy, &group, &mut waiting).await;
+    }
+}
+
+/// Back-pressure: what was applied but not indexed here is bounded.
+async fn wait_for_room(copy: &ShardCopy) {
+    let mut searchable = copy.watch_searchable();
+    while copy.lag_bytes() > COPY_LAG_BYTES && !copy.is_closed() {
+        copy.want_searchable(copy.next_seq_no());
+        // The sender lives in the copy; a timeout only makes a closed copy noticed.
+        let _ = tokio::time::timeout(Duration::from_millis(200), searchable.changed()).await;
+    }
+}
+
+fn answer(batch: Batch, reply: WriteReply) {
+    // The client may have gone; the write stands.
+    let _ = batch.reply.send(reply);
+}
+
+/// Takes batches off the queue, one command's worth, and answers them.
+async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Batch>) {
+    let leadership = group.leadership();
+    if !leadership.ready_here || !copy.is_started() {
+        waiting.drain(..).for_each(|batch| answer(batch, WriteReply::NotReady));
+        return;
+    }
+    let taken = take_batches(waiting);
+    let base_seq_no = copy.next_seq_no();
+    let evaluation = {
+        let copy = copy.clone();
+        // Look-ups read the Tantivy index: not on the runtime's worker.
+        tokio::task::spawn_blocking(move || {
+            let staged = stage(&copy, &taken, base_seq_no);
+            (taken, staged)
+        })
+    };
+    let Ok((mut taken, staged)) = evaluation.await else { return };
+    let mark = taken.first_mut().and_then(|batch| batch.mark.clone());
+    if let Some(mark) = &mark {
+        let marks = copy.marks(&mark.pipeline);
+        let found = marks.get(&mark.partition).copied();
+        if found != mark.expected {
+            let reply = WriteReply::MarkMismatch(found);
+            taken.into_iter().for_each(|batch| answer(batch, reply.clone()));
+            return;
+        }
+    }
+    if staged.count == 0 && mark.is_none() {
+        finish(taken, staged, base_seq_no, 0);
+        return;
+    }
+    propose(copy, group, leadership.term, base_seq_no, mark, taken, staged, waiting).await;
+}
+
+/// Whole batches up to the limits of one command; one with a mark goes alone.
+fn take_batches(waiting: &mut VecDeque<Batch>) -> Vec<Batch> {
+    let (mut taken, mut bytes, mut ops) = (Vec::<Batch>::new(), 0, 0);
+    while let Some(next) = waiting.front() {
+        let weight: usize = next.ops.iter().map(WriteOp::weight).sum();
+        let full = bytes + weight > COMMAND_BYTES || ops + next.ops.len() > COMMAND_OPS;
+        if !taken.is_empty() && (full || next.mark.is_some()) {
+            break;
+        }
+        let alone = next.mark.is_some();
+        bytes += weight;
+        ops += next.ops.len();
+        taken.extend(waiting.pop_front());
+        if alone {
+            break;
+        }
+    }
+    taken
+}
+
+fn stage(copy: &ShardCopy, batches: &[Batch], base_seq_no: u64) -> Staged {
+    let mut staged = Staged::default();
+    let primary_term = copy.with_live(|live| live.primary_term);
+    for batch in batches {
+        staged.mapping_version = staged.mapping_version.max(batch.mapping_version);
+        let mut slots = Vec::with_capacity(batch.ops.len());
+        for op in &batch.ops {
+            slots.push(staged.stage_one(copy, op, batch, base_seq_no, primary_term));
+        }
+        staged.results.push(slots);
+    }
+    staged
+}
+
+impl Staged {
+    fn stage_one(
+        &mut self,
+        copy: &ShardCopy,
+        op: &WriteOp,
+        batch: &Batch,
+        base_seq_no: u64,
+        primary_term: u64,
+    ) -> Slot {
+        let found = match self.touched.get(&op.id) {
+            Some(state) => Ok(Some(state.clone())),
+            // Nothing can be there under an id minted a moment ago, unless it was sent before.
+            None if op.auto_id && !batch.again => Ok(None),
+            None => crate::engine::newest(copy, &op.id),
+        };
+        let evaluated =
+            found.and_then(|current| evaluate(op, current.as_ref(), batch.again, &batch.names));
+        match evaluated {
+            Err(error) => Slot::Error(error),
+            Ok(Evaluated::Answer(result)) => Slot::Answer(result),
+            Ok(Evaluated::Log { op, outcome, want_source }) => {
+                let nth = self.count;
+                op.write(&mut self.ops);
+                self.count += 1;
+                let LoggedOp { delete, version, id, routing, source } = op;
+                let shown = want_source.then(|| source.to_vec());
+                let seq_no = base_seq_no + u64::from(nth);
+                let state =
+                    DocState { seq_no, primary_term, version, deleted: delete, routing, source };
+                self.touched.insert(id, state);
+                Slot::Logged { nth, outcome, version, source: shown }
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of the writer, split for length")]
+async fn propose(
+    copy: &ShardCopy,
+    group: &GroupRef,
+    term: u64,
+    base_seq_no: u64,
+    mark: Option<MarkChange>,
+    taken: Vec<Batch>,
+    mut staged: Staged,
+    waiting: &mut VecDeque<Batch>,
+) {
+    let command = ShardCommand::Ops(OpsCommand {
+        shard: copy.id,
+        term,
+        base_seq_no,
+        mapping_version: staged.mapping_version,
+        mark,
+        count: staged.count,
+        ops: std::mem::take(&mut staged.ops).finish(),
+    });
+    let all = |taken: Vec<Batch>, reply: WriteReply| {
+        taken.into_iter().for_each(|batch| answer(batch, reply.clone()));
+    };
+    match group.propose_here(tags::INDEX, command.encode(), Some(term)).await {
+        Ok(applied) => match decode::<OpsReply>(&applied.reply) {
+            Ok(OpsReply::Done { primary_term }) => finish(taken, staged, base_seq_no, primary_term),
+            Ok(OpsReply::NoShard) => all(taken, WriteReply::NoShard),
+            Ok(OpsReply::MarkMismatch { found }) => all(taken, WriteReply::MarkMismatch(found)),
+            // Evaluated against numbers that have moved on: evaluate again.
+            Ok(OpsReply::Stale) => taken.into_iter().rev().for_each(|b| waiting.push_front(b)),
+            Err(error) => {
+                tracing::error!(shard = ?copy.id, "a group answered what nobody understands: {error}");
+                all(taken, WriteReply::Unknown);
+            }
+        },
+        Err(ProposeError::NotLeader { .. }) => all(taken, WriteReply::NotReady),
+        Err(ProposeError::Unknown { .. }) => all(taken, WriteReply::Unknown),
+        Err(ProposeError::DiskReserve { .. }) => all(taken, WriteReply::DiskReserve),
+        Err(ProposeError::TooLarge { bytes, limit }) => {
+            let error = EsError::illegal(format!("{bytes} bytes of operations exceed {limit}"));
+            for batch in taken {
+                let results = batch.ops.iter().map(|_| Err(error.clone())).collect();
+                answer(batch, WriteReply::Done(results));
+            }
+        }
+    }
+}
+
+fn finish(taken: Vec<Batch>, staged: Staged, base_seq_no: u64, primary_term: u64) {
+    for (batch, slots) in taken.into_iter().zip(staged.results) {
+        let results = slots.into_iter().map(|slot| match slot {
+            Slot::Error(error) => Err(error),
+            Slot::Answer(result) => Ok(result),
+            Slot::Logged { nth, outcome, version, source } => {
+                let seq_no = base_seq_no + u64::from(nth);
+                Ok(WriteResult { outcome, seq_no, primary_term, version, source })
+            }
+        });
+        answer(batch, WriteReply::Done(results.collect()));
+    }
+}
