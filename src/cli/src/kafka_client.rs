@@ -140,7 +140,12 @@ impl Connection {
     }
 
     /// Sends one batch with acks=all.
-    pub fn send_produce(&mut self, topic: &str, partition: i32, batch: &[u8]) -> anyhow::Result<()> {
+    pub fn send_produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        batch: &[u8],
+    ) -> anyhow::Result<()> {
         let mut body = Writer::default();
         body.null_string().i16(-1).i32(30_000).i32(1).string(topic);
         body.i32(1).i32(partition).bytes(batch);

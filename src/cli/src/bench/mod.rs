@@ -1,8 +1,190 @@
-//! bench
+//! `trine bench`: measures a cluster through its real ports.
+//!
+//! Every measurement warms up first, counts what is answered within the given seconds, takes
+//! CPU and memory of the nodes from `/proc`, and finally waits until everything replicated is
+//! equal on all nodes. Payloads are random, so that nothing on the way compresses them.
 
-use crate::args::{BenchArgs, Output};
+mod consume;
+mod fs;
+mod index;
+mod measure;
+mod payload;
+mod pipeline;
+mod produce;
 
-/// Runs.
-pub fn run(_: &BenchArgs, _: Output) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base::Clock;
+use base::env::RealClock;
+use serde_json::{Value, json};
+
+use crate::admin::Admin;
+use crate::args::{BenchArgs, BenchKind, ClusterArgs, Output};
+use crate::bench::measure::Figures;
+use crate::local::READY_DEADLINE;
+use crate::local::cluster::Cluster;
+use crate::output::{say, table};
+use crate::signals::Stop;
+
+/// How long the replicas may take to become equal after a run.
+const EQUAL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The cluster that is measured.
+#[derive(Debug)]
+struct Target {
+    kafka: Vec<String>,
+    webhdfs: Vec<String>,
+    elastic: Vec<String>,
+    admin: Admin,
+    pids: Vec<u32>,
+    /// A directory that the nodes see too.
+    work_dir: PathBuf,
+    /// A name that no earlier run has used.
+    name: String,
+}
+
+/// What every measurement is given.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    target: Arc<Target>,
+    stop: &'a Stop,
+    clock: Arc<RealClock>,
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs, output: Output) -> anyhow::Result<()> {
+    check(args)?;
+    let stop = Stop::install()?;
+    let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
+    let work = tempfile::Builder::new().prefix("trine-bench-").tempdir_in(&parent)?;
+    let mut cluster = None;
+    if args.local {
+        let ports = ClusterArgs { port_base: Some("free".to_owned()), sets: args.sets.clone() };
+        let mut started = Cluster::start(&work.path().join("cluster"), &ports)?;
+        if started.wait_ready(&stop, READY_DEADLINE)?.is_none() {
+            started.stop();
+            return Ok(());
+        }
+        cluster = Some(started);
+    }
+    let target = target(args, cluster.as_ref(), work.path().to_owned());
+    let clock = Arc::new(RealClock::new());
+    let bench = Bench { args, target: Arc::new(target), stop: &stop, clock };
+    let result = measure(&bench, output);
+    if let Some(mut cluster) = cluster {
+        cluster.stop();
+    }
+    result
+}
+
+fn check(args: &BenchArgs) -> anyhow::Result<()> {
+    let bad = |text: &str| Err(crate::Usage(text.to_owned()).into());
+    if args.connections == 0 || args.batch == 0 || args.in_flight == 0 || args.seconds == 0 {
+        return bad("--connections, --batch, --in-flight and --seconds must be at least 1");
+    }
+    if args.size.is_some_and(|s| !(16..=1 << 20).contains(&s)) {
+        return bad("--size must be from 16 to 1048576");
+    }
+    if args.size.unwrap_or(1024).saturating_mul(args.batch) > 8 << 20 {
+        return bad("--size times --batch must be at most 8 MiB");
+    }
+    if !args.local && !args.sets.is_empty() {
+        return bad("--set needs --local");
+    }
+    Ok(())
+}
+
+fn target(args: &BenchArgs, cluster: Option<&Cluster>, work_dir: PathBuf) -> Target {
+    let name = format!("bench-{:08x}", rand::random::<u32>());
+    match cluster {
+        Some(cluster) => Target {
+            kafka: cluster.addresses("kafka"),
+            webhdfs: cluster.addresses("webhdfs"),
+            elastic: cluster.addresses("elastic"),
+            admin: Admin::new(cluster.addresses("console")),
+            pids: cluster.pids(),
+            work_dir,
+            name,
+        },
+        None => Target {
+            kafka: args.kafka.clone(),
+            webhdfs: args.webhdfs.clone(),
+            elastic: args.elastic.clone(),
+            admin: Admin::of(&args.admin),
+            pids: args.pids.clone(),
+            work_dir,
+            name,
+        },
+    }
+}
+
+fn measure(bench: &Bench<'_>, output: Output) -> anyhow::Result<()> {
+    let figures = match bench.args.kind {
+        BenchKind::Produce => produce::run(bench)?,
+        BenchKind::Consume => consume::run(bench)?,
+        BenchKind::Fs => fs::run(bench)?,
+        BenchKind::Index => index::run(bench)?,
+        BenchKind::Pipeline => pipeline::run(bench)?,
+    };
+    let nodes = wait_equal(bench)?;
+    print(output, &figures, nodes)
+}
+
+/// Waits until all nodes tell the same digests; returns how many nodes there are.
+fn wait_equal(bench: &Bench<'_>) -> anyhow::Result<usize> {
+    let deadline = bench.clock.monotonic() + EQUAL_DEADLINE;
+    loop {
+        let digests = bench.target.admin.get_all("/api/digest");
+        let groups: Vec<Option<&Value>> =
+            digests.iter().map(|d| d.1.as_ref().and_then(|v| v.get("groups"))).collect();
+        let equal = groups.windows(2).all(|w| w.first() == w.last());
+        if equal && groups.iter().all(Option::is_some) {
+            return Ok(groups.len());
+        }
+        if bench.clock.monotonic() > deadline {
+            let differ = digests.iter().map(|(node, d)| {
+                format!("{node}: {}", d.as_ref().map_or("no answer".to_owned(), Value::to_string))
+            });
+            bail!("the replicas are not equal:\n{}", differ.collect::<Vec<_>>().join("\n"));
+        }
+        if bench.stop.sleep(Duration::from_millis(500)) {
+            bail!("stopped before the replicas were compared");
+        }
+    }
+}
+
+fn print(output: Output, figures: &Figures, nodes: usize) -> anyhow::Result<()> {
+    let round = |value: f64| (value * 100.0).round() / 100.0;
+    let values = [
+        ("mb_per_s", Some(figures.mb_per_s)),
+        ("ops_per_s", Some(figures.ops_per_s)),
+        ("p50_ms", Some(figures.p50_ms)),
+        ("p99_ms", Some(figures.p99_ms)),
+        ("cpu_s_per_gb", figures.cpu_s_per_gb),
+        ("rss_mb", figures.rss_mb),
+    ];
+    match output {
+        Output::Json => {
+            let mut object = json!({"bench": figures.what});
+            for (key, value) in values {
+                object[key] = value.map(round).into();
+            }
+            object["seconds"] = round(figures.seconds).into();
+            object["equal_replicas"] = nodes.into();
+            say(object)?;
+        }
+        Output::Table => {
+            let shown = |v: Option<f64>| v.map_or("-".to_owned(), |v| round(v).to_string());
+            let mut rows: Vec<Vec<String>> =
+                values.iter().map(|(k, v)| vec![(*k).to_owned(), shown(*v)]).collect();
+            rows.push(vec!["seconds".to_owned(), round(figures.seconds).to_string()]);
+            rows.push(vec!["equal_replicas".to_owned(), nodes.to_string()]);
+            say(table(&[figures.what, ""], rows))?;
+        }
+    }
+    Ok(())
 }

@@ -216,7 +216,8 @@ fn print(output: Output, files: usize, counts: &Counts, seconds: f64) -> anyhow:
         }))?;
         return Ok(());
     }
-    let row = |what: &str, count: u64, place: String| vec![what.to_owned(), count.to_string(), place];
+    let row =
+        |what: &str, count: u64, place: String| vec![what.to_owned(), count.to_string(), place];
     let mut rows = vec![row("files by SFTP", files as u64, "sample/".to_owned())];
     for (partition, count) in (0..).zip(&counts.partitions) {
         rows.push(row("records", *count, format!("topic {NAME}, partition {partition}")));

@@ -121,7 +121,11 @@ impl Cluster {
 
     /// Waits until every gateway of every node serves; returns how long that took. `None` when
     /// the user asked to stop meanwhile. Fails when a node ends or the deadline passes.
-    pub fn wait_ready(&mut self, stop: &Stop, deadline: Duration) -> anyhow::Result<Option<Duration>> {
+    pub fn wait_ready(
+        &mut self,
+        stop: &Stop,
+        deadline: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
         let http = Http::new(Duration::from_secs(1));
         let consoles = self.addresses("console");
         loop {
@@ -224,7 +228,9 @@ fn node_toml(id: u16, dir: &Path, ports: &PortMap, sets: &[String]) -> anyhow::R
         let (key, value) = (key.trim(), value.trim());
         let Some(value) = config::literal(key, value) else { continue };
         match key.split_once('.') {
-            Some((section, key)) => *sections.entry(section).or_default() += &format!("{key} = {value}\n"),
+            Some((section, key)) => {
+                *sections.entry(section).or_default() += &format!("{key} = {value}\n")
+            }
             None => text += &format!("{key} = {value}\n"),
         }
     }

@@ -118,7 +118,8 @@ fn free() -> anyhow::Result<PortMap> {
             held.push(listener);
         }
     }
-    let ports: Result<Vec<u16>, _> = held.iter().map(|l| l.local_addr().map(|a| a.port())).collect();
+    let ports: Result<Vec<u16>, _> =
+        held.iter().map(|l| l.local_addr().map(|a| a.port())).collect();
     let mut ports = ports?.into_iter();
     if ports.len() < usize::from(COUNT) {
         bail!("found only {} free ports of {COUNT}", ports.len());
