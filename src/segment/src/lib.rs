@@ -1,0 +1,84 @@
+//! Append-only segment files, shared by the Kafka log and the search translog.
+//!
+//! A [`Stream`] is one partition or shard: a directory of segment files named after their first
+//! offset (`00000000000000000042.log`). A file holds frames back to back, nothing else: no
+//! header, no padding, no trailer. What a frame looks like is the caller's business; a
+//! [`FrameParser`] tells length, offsets and newest timestamp from the first
+//! [`FRAME_HEADER_BYTES`] bytes of a frame. For Kafka a frame is a v2 record batch.
+//!
+//! Finding a frame: every segment has a sparse index in memory, one entry for each
+//! [`limits::INDEX_STEP_BYTES`] of data. Appends extend it; for segments that were found on disk
+//! it is rebuilt by a scan when they are first read. It is advisory and never stored.
+//!
+//! Writing: an append only puts the frame into memory, where readers find it at once. One
+//! thread per node ([`SegmentWriter`]) writes chunks of a mebibyte and more, bypassing the page
+//! cache where the file system takes it; the last partial block goes through the page cache so
+//! that a file never holds a byte that was not appended. Frames stay in memory until they are in
+//! the file, and after that as long as the cache has room.
+//!
+//! Durability: [`Stream::sync`] returns once everything appended before it is written and
+//! synced. Nothing else is durable: what lies behind the last sync is replayed by the owner from
+//! the WAL after [`Stream::open`] has cut the files to the lengths of the owner's checkpoint.
+//! For the same reason [`Stream::trim_before`] only hides segments: the files go at the second
+//! [`Stream::begin_checkpoint`] after it, when no checkpoint speaks of them any more.
+//!
+//! Invariants: frames of a stream are in order of offset (gaps are allowed); rolls happen only
+//! where the caller asks, so that equal calls give byte-equal files; a failed write or sync is
+//! permanent: every later append and sync of the node's writer fails.
+
+mod index;
+pub mod limits;
+mod state;
+mod stream;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use stream::{Stream, TimedFrame};
+pub use writer::{SegmentWriter, WriterOptions, WriterStats, Writing};
+
+/// Bytes of a frame's beginning that a [`FrameParser`] may rely on, when the frame has them.
+pub const FRAME_HEADER_BYTES: usize = 64;
+
+/// What a frame's header says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameInfo {
+    /// Length of the whole frame in bytes; above 0.
+    pub len: u64,
+    /// First offset in the frame.
+    pub base_offset: u64,
+    /// The offset after the last one in the frame; above `base_offset`.
+    pub next_offset: u64,
+    /// Newest timestamp in the frame, in milliseconds.
+    pub max_timestamp_ms: i64,
+}
+
+/// Reads a frame's header; `None` when the bytes are not a frame.
+pub type FrameParser = fn(&[u8]) -> Option<FrameInfo>;
+
+/// A segment as its owner's checkpoint remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SegmentInfo {
+    /// First offset; the file's name.
+    pub base_offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// CRC32C of those bytes.
+    pub crc: u32,
+    /// The offset after the last one.
+    pub next_offset: u64,
+    /// Newest timestamp, in milliseconds; `i64::MIN` when empty.
+    pub max_timestamp_ms: i64,
+}
+
+impl SegmentInfo {
+    /// Name of the segment's file inside its stream's directory.
+    pub fn file_name(&self) -> String {
+        file_name(self.base_offset)
+    }
+}
+
+pub(crate) fn file_name(base_offset: u64) -> String {
+    format!("{base_offset:020}.log")
+}

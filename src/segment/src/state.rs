@@ -1,0 +1,243 @@
+//! What a stream holds in memory: its segments and the frames at its end. No I/O.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use base::DiskFile;
+use base::crc::crc32c_append;
+use bytes::Bytes;
+
+use crate::SegmentInfo;
+use crate::index::Index;
+
+pub(crate) struct Segment {
+    pub(crate) info: SegmentInfo,
+    /// Bytes that the file holds for readers.
+    pub(crate) written: u64,
+    pub(crate) index: Index,
+    pub(crate) reader: Option<Arc<dyn DiskFile>>,
+}
+
+pub(crate) struct Frame {
+    pub(crate) base_offset: u64,
+    pub(crate) next_offset: u64,
+    segment: u64,
+    end_pos: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// Frames of one segment on their way into its file.
+pub(crate) struct Batch {
+    pub(crate) segment: u64,
+    pub(crate) start_pos: u64,
+    pub(crate) frames: Vec<Bytes>,
+    pub(crate) bytes: usize,
+    /// Whether the segment gets no more frames.
+    pub(crate) seals: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) segments: VecDeque<Segment>,
+    /// The newest frames without a gap; all that are not in the file yet, and some that are.
+    tail: VecDeque<Frame>,
+    pub(crate) tail_bytes: usize,
+    /// How many frames at the back of `tail` the writing side has not taken yet.
+    untaken: usize,
+    pub(crate) untaken_bytes: usize,
+    roll_next: bool,
+    /// Whether the stream stands in the writer's queue of full chunks, and of small ones.
+    pub(crate) queued_full: bool,
+    pub(crate) queued_small: bool,
+    pub(crate) closed: bool,
+    /// Segments whose files go at the next but one checkpoint, and at the next.
+    pub(crate) trimmed: Vec<u64>,
+    pub(crate) trimmed_before: Vec<u64>,
+}
+
+impl State {
+    pub(crate) fn open(segments: &[SegmentInfo]) -> Self {
+        let segments = segments.iter().map(|info| Segment {
+            written: info.len,
+            index: Index::unscanned(info.len),
+            reader: None,
+            info: info.clone(),
+        });
+        Self { segments: segments.collect(), ..Self::default() }
+    }
+
+    pub(crate) fn next_offset(&self) -> Option<u64> {
+        self.segments.back().map(|s| s.info.next_offset)
+    }
+
+    pub(crate) fn roll(&mut self) {
+        self.roll_next = self.segments.back().is_some_and(|s| s.info.len > 0);
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        base_offset: u64,
+        next_offset: u64,
+        max_timestamp_ms: i64,
+        bytes: Bytes,
+    ) -> io::Result<()> {
+        let in_order = self.next_offset().is_none_or(|next| base_offset >= next);
+        if !in_order || next_offset <= base_offset || bytes.is_empty() {
+            let text = format!("frame {base_offset}..{next_offset} does not follow");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        if self.roll_next || self.segments.is_empty() {
+            self.segments.push_back(new_segment(base_offset));
+            self.roll_next = false;
+        }
+        let Some(segment) = self.segments.back_mut() else {
+            return Err(io::Error::other("a stream without segments"));
+        };
+        let info = &mut segment.info;
+        segment.index.note(base_offset, info.len, info.max_timestamp_ms);
+        info.crc = crc32c_append(info.crc, &bytes);
+        info.len += bytes.len() as u64;
+        info.next_offset = next_offset;
+        info.max_timestamp_ms = info.max_timestamp_ms.max(max_timestamp_ms);
+        let (segment, end_pos) = (info.base_offset, info.len);
+        self.tail_bytes += bytes.len();
+        self.untaken_bytes += bytes.len();
+        self.untaken += 1;
+        self.tail.push_back(Frame { base_offset, next_offset, segment, end_pos, bytes });
+        Ok(())
+    }
+
+    /// Hands frames of one segment to the writing side: at least one, then up to `max_bytes`.
+    pub(crate) fn take_batch(&mut self, max_bytes: usize) -> Option<Batch> {
+        let first = self.tail.len() - self.untaken;
+        let head = self.tail.get(first)?;
+        let segment = head.segment;
+        let start_pos = head.end_pos - head.bytes.len() as u64;
+        let mut batch = Batch { segment, start_pos, frames: vec![], bytes: 0, seals: false };
+        for frame in self.tail.range(first..) {
+            if frame.segment != segment {
+                batch.seals = true;
+                break;
+            }
+            if batch.bytes >= max_bytes {
+                break;
+            }
+            batch.bytes += frame.bytes.len();
+            batch.frames.push(frame.bytes.clone());
+        }
+        self.untaken -= batch.frames.len();
+        self.untaken_bytes -= batch.bytes;
+        Some(batch)
+    }
+
+    /// Forgets frames that were not taken; returns their bytes.
+    pub(crate) fn discard_untaken(&mut self) -> usize {
+        self.untaken = 0;
+        std::mem::take(&mut self.untaken_bytes)
+    }
+
+    pub(crate) fn set_written(&mut self, segment: u64, written: u64) {
+        if let Some(segment) = self.find_mut(segment) {
+            segment.written = segment.written.max(written);
+        }
+    }
+
+    /// Drops written frames from memory while more than `limit` bytes are held; returns the
+    /// bytes dropped.
+    pub(crate) fn evict(&mut self, limit: usize) -> usize {
+        let before = self.tail_bytes;
+        while self.tail_bytes > limit && self.tail.len() > self.untaken {
+            let Some(front) = self.tail.front() else { break };
+            let written = self.find(front.segment).map_or(u64::MAX, |s| s.written);
+            if front.end_pos > written {
+                break;
+            }
+            self.tail_bytes -= front.bytes.len();
+            self.tail.pop_front();
+        }
+        before - self.tail_bytes
+    }
+
+    /// Frames from the one that holds `offset` (or the next one) on, when memory has it.
+    pub(crate) fn read_tail(&self, offset: u64, max_bytes: usize) -> Option<Vec<Bytes>> {
+        if self.next_offset().is_none_or(|next| offset >= next) {
+            return Some(Vec::new());
+        }
+        let front = self.tail.front()?;
+        let evicted = self.segments.front().is_none_or(|s| {
+            s.info.base_offset < front.segment
+                || s.info.base_offset == front.segment && front.end_pos > front.bytes.len() as u64
+        });
+        if offset < front.base_offset && evicted {
+            return None;
+        }
+        let first = self.tail.partition_point(|f| f.next_offset <= offset);
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        for frame in self.tail.range(first..) {
+            if !frames.is_empty() && bytes + frame.bytes.len() > max_bytes {
+                break;
+            }
+            bytes += frame.bytes.len();
+            frames.push(frame.bytes.clone());
+        }
+        Some(frames)
+    }
+
+    pub(crate) fn find(&self, base_offset: u64) -> Option<&Segment> {
+        let at = self.segments.binary_search_by_key(&base_offset, |s| s.info.base_offset).ok()?;
+        self.segments.get(at)
+    }
+
+    pub(crate) fn find_mut(&mut self, base_offset: u64) -> Option<&mut Segment> {
+        let at = self.segments.binary_search_by_key(&base_offset, |s| s.info.base_offset).ok()?;
+        self.segments.get_mut(at)
+    }
+
+    /// The first segment that holds `offset` or something after it.
+    pub(crate) fn segment_for(&self, offset: u64) -> Option<&Segment> {
+        self.segments.get(self.segments.partition_point(|s| s.info.next_offset <= offset))
+    }
+
+    /// Where the frames of a segment that are whole in its file end. The file may hold a part of
+    /// the next frame, which memory then has.
+    pub(crate) fn whole_until(&self, segment: &Segment) -> u64 {
+        match self.tail.front() {
+            Some(front) if front.segment == segment.info.base_offset => {
+                segment.written.min(front.end_pos - front.bytes.len() as u64)
+            }
+            _ => segment.written,
+        }
+    }
+
+    /// Hides all segments below `offset`, the newest one excepted; returns the bytes dropped
+    /// from memory.
+    pub(crate) fn trim_before(&mut self, offset: u64) -> usize {
+        while self.segments.len() > 1
+            && self.segments.front().is_some_and(|s| s.info.next_offset <= offset)
+        {
+            self.trimmed.extend(self.segments.pop_front().map(|s| s.info.base_offset));
+        }
+        let first = self.segments.front().map_or(0, |s| s.info.base_offset);
+        let before = self.tail_bytes;
+        while self.tail.len() > self.untaken
+            && let Some(front) = self.tail.front()
+            && front.segment < first
+        {
+            self.tail_bytes -= front.bytes.len();
+            self.tail.pop_front();
+        }
+        before - self.tail_bytes
+    }
+}
+
+fn new_segment(base_offset: u64) -> Segment {
+    let info = SegmentInfo {
+        base_offset,
+        len: 0,
+        crc: 0,
+        next_offset: base_offset,
+        max_timestamp_ms: i64::MIN,
+    };
+    Segment { info, written: 0, index: Index::default(), reader: None }
+}

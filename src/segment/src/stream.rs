@@ -1,0 +1,510 @@
+//! One partition or shard as a stream of frames.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Disk, DiskFile, OpenMode};
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::index::{Scan, sane};
+use crate::state::State;
+use crate::writer::{Chunk, OpenFile, SegmentWriter, Shared, Writing, segment_path};
+use crate::{FRAME_HEADER_BYTES, FrameParser, SegmentInfo, limits};
+
+/// How much a flush writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Chunks that are full; what is left of the last block waits.
+    FullChunks,
+    /// All frames up to the last byte.
+    Everything,
+}
+
+/// A frame found by its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedFrame {
+    /// First offset in the frame.
+    pub base_offset: u64,
+    /// Newest timestamp in the frame, at least the one asked for.
+    pub max_timestamp_ms: i64,
+    /// The frame.
+    pub bytes: Bytes,
+}
+
+/// One partition or shard. Cloning shares it; any thread may read while one appends.
+#[derive(Clone)]
+pub struct Stream(Arc<Inner>);
+
+pub(crate) struct Inner {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    parser: FrameParser,
+    state: Mutex<State>,
+    io: Mutex<IoSide>,
+    /// Held during a sync: a second one may only return after the first has synced for both.
+    syncing: Mutex<()>,
+}
+
+/// What only the writing side touches; its lock is held during writes.
+struct IoSide {
+    /// The stream has no directory yet, or one with leftovers of an earlier life.
+    fresh: bool,
+    open: Option<OpenFile>,
+    unsynced: Vec<Arc<dyn DiskFile>>,
+    unsynced_dirs: Vec<PathBuf>,
+}
+
+impl Stream {
+    /// A stream without frames. Its directory is made, and emptied, with the first write.
+    pub fn create(writer: &SegmentWriter, dir: PathBuf, parser: FrameParser) -> Self {
+        Self::with(writer, dir, parser, State::default(), true)
+    }
+
+    /// A stream as a checkpoint remembers it: files are cut to the lengths given, unknown files
+    /// deleted. Fails when a file is missing or shorter.
+    pub fn open(
+        writer: &SegmentWriter,
+        dir: PathBuf,
+        segments: &[SegmentInfo],
+        parser: FrameParser,
+    ) -> io::Result<Self> {
+        let ordered = segments.windows(2).all(|pair| match pair {
+            [a, b] => a.next_offset <= b.base_offset && a.base_offset < b.base_offset,
+            _ => true,
+        });
+        if !ordered {
+            return Err(damaged(&dir, "segments out of order"));
+        }
+        if !segments.is_empty() {
+            cut_files(&*writer.shared.disk, &dir, segments)?;
+        }
+        Ok(Self::with(writer, dir, parser, State::open(segments), segments.is_empty()))
+    }
+
+    fn with(
+        writer: &SegmentWriter,
+        dir: PathBuf,
+        parser: FrameParser,
+        state: State,
+        fresh: bool,
+    ) -> Self {
+        let io = IoSide { fresh, open: None, unsynced: vec![], unsynced_dirs: vec![] };
+        let shared = writer.shared.clone();
+        let inner = Arc::new(Inner {
+            shared,
+            dir,
+            parser,
+            state: Mutex::new(state),
+            io: Mutex::new(io),
+            syncing: Mutex::new(()),
+        });
+        writer.shared.register(&inner);
+        Self(inner)
+    }
+
+    /// The stream's directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// Path of a segment's file.
+    pub fn path_of(&self, segment: &SegmentInfo) -> PathBuf {
+        segment_path(&self.0.dir, segment.base_offset)
+    }
+
+    /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Waits
+    /// when too much is unwritten; fails when frames are out of order, the stream was closed, or
+    /// the writer failed.
+    pub fn append(
+        &self,
+        base_offset: u64,
+        next_offset: u64,
+        max_timestamp_ms: i64,
+        bytes: Bytes,
+    ) -> io::Result<()> {
+        let shared = &self.0.shared;
+        shared.wait_for_room()?;
+        let len = bytes.len();
+        let mut state = self.0.state.lock();
+        if state.closed {
+            return Err(io::Error::other("the stream was closed"));
+        }
+        state.append(base_offset, next_offset, max_timestamp_ms, bytes)?;
+        shared.add_unwritten(len);
+        let chunk = shared.options.chunk_bytes;
+        let full = state.untaken_bytes >= chunk;
+        let queue = match full {
+            true => !std::mem::replace(&mut state.queued_full, true),
+            false => !std::mem::replace(&mut state.queued_small, true),
+        };
+        drop(state);
+        if queue {
+            shared.enqueue(self.0.clone(), if full { Chunk::Full } else { Chunk::Partial });
+        }
+        if shared.options.writing == Writing::Inline {
+            shared.run_inline()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next append start a new segment, unless the newest one is empty.
+    pub fn roll(&self) {
+        self.0.state.lock().roll();
+    }
+
+    /// Length of the newest segment in bytes.
+    pub fn active_len(&self) -> u64 {
+        self.0.state.lock().segments.back().map_or(0, |s| s.info.len)
+    }
+
+    /// Length of all segments in bytes.
+    pub fn total_len(&self) -> u64 {
+        self.0.state.lock().segments.iter().map(|s| s.info.len).sum()
+    }
+
+    /// The offset after the last frame; 0 when there was none yet.
+    pub fn next_offset(&self) -> u64 {
+        self.0.state.lock().next_offset().unwrap_or(0)
+    }
+
+    /// First offset of the oldest segment; 0 when there is none.
+    pub fn start_offset(&self) -> u64 {
+        self.0.state.lock().segments.front().map_or(0, |s| s.info.base_offset)
+    }
+
+    /// All segments, oldest first, appended frames included.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.0.state.lock().segments.iter().map(|s| s.info.clone()).collect()
+    }
+
+    /// Whole frames from the one that holds `from_offset` (or the next one) on: at least one
+    /// unless the stream ends before, then up to `max_bytes`, never across a segment's end when
+    /// read from disk.
+    pub fn read(&self, from_offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
+        let plan = {
+            let mut state = self.0.state.lock();
+            if let Some(frames) = state.read_tail(from_offset, max_bytes) {
+                return Ok(frames);
+            }
+            self.0.plan(&mut state, from_offset)?
+        };
+        let Some(plan) = plan else { return Ok(Vec::new()) };
+        self.0.read_file(plan, from_offset, max_bytes)
+    }
+
+    /// The first frame whose newest timestamp is at least `ts`.
+    pub fn find_time(&self, ts: i64) -> io::Result<Option<TimedFrame>> {
+        let base = {
+            let state = self.0.state.lock();
+            let hit = state.segments.iter().find(|s| s.info.max_timestamp_ms >= ts);
+            let Some(segment) = hit else { return Ok(None) };
+            segment.info.base_offset
+        };
+        self.0.complete_index(base)?;
+        let mut offset = {
+            let state = self.0.state.lock();
+            let found = state.find(base).and_then(|s| s.index.offset_before_time(ts));
+            found.unwrap_or(base)
+        };
+        loop {
+            let frames = self.read(offset, limits::SCAN_BYTES)?;
+            let Some(last) = frames.last() else { return Ok(None) };
+            let last = self.0.parse(last)?;
+            for bytes in frames {
+                let info = self.0.parse(&bytes)?;
+                if info.max_timestamp_ms >= ts {
+                    let (base_offset, max_timestamp_ms) = (info.base_offset, info.max_timestamp_ms);
+                    return Ok(Some(TimedFrame { base_offset, max_timestamp_ms, bytes }));
+                }
+            }
+            offset = last.next_offset;
+        }
+    }
+
+    /// Newest timestamp of all frames.
+    pub fn max_timestamp_ms(&self) -> Option<i64> {
+        let state = self.0.state.lock();
+        state.segments.iter().map(|s| s.info.max_timestamp_ms).max().filter(|t| *t > i64::MIN)
+    }
+
+    /// Waits until everything appended so far is written and durable. Several threads may sync
+    /// different streams at once.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.shared.check()?;
+        let result = self.0.sync();
+        result.inspect_err(|error| self.0.shared.fail(error))
+    }
+
+    /// Hides all segments that end at or before `offset`, the newest one excepted.
+    pub fn trim_before(&self, offset: u64) {
+        let freed = self.0.state.lock().trim_before(offset);
+        self.0.shared.memory.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    /// To be called at the beginning of each checkpoint: deletes the files of segments that were
+    /// trimmed before the previous call, of which no durable checkpoint speaks any more.
+    pub fn begin_checkpoint(&self) {
+        let gone = {
+            let mut state = self.0.state.lock();
+            let state = &mut *state;
+            std::mem::replace(&mut state.trimmed_before, std::mem::take(&mut state.trimmed))
+        };
+        for segment in gone {
+            let path = segment_path(&self.0.dir, segment);
+            if let Err(error) = self.0.shared.disk.remove_file(&path) {
+                tracing::warn!("a trimmed segment stays until the next start: {error}");
+            }
+        }
+    }
+
+    /// Drops what is unwritten and refuses appends from now on; files stay as they are.
+    pub fn close(&self) {
+        let freed = {
+            let mut state = self.0.state.lock();
+            state.closed = true;
+            state.discard_untaken()
+        };
+        self.0.shared.sub_unwritten(freed);
+        // Waits for a write under way.
+        self.0.io.lock().open = None;
+    }
+
+    /// Closes the stream and deletes its directory.
+    pub fn remove(self) -> io::Result<()> {
+        self.close();
+        self.0.shared.disk.remove_dir_all(&self.0.dir)
+    }
+}
+
+struct Plan {
+    file: Arc<dyn DiskFile>,
+    start: u64,
+    end: u64,
+    segment: u64,
+}
+
+impl Inner {
+    fn parse(&self, frame: &[u8]) -> io::Result<crate::FrameInfo> {
+        (self.parser)(frame).ok_or_else(|| damaged(&self.dir, "a frame does not parse"))
+    }
+
+    fn plan(&self, state: &mut State, offset: u64) -> io::Result<Option<Plan>> {
+        let Some(segment) = state.segment_for(offset) else { return Ok(None) };
+        let base = segment.info.base_offset;
+        let file = match &segment.reader {
+            Some(file) => file.clone(),
+            None => {
+                let path = segment_path(&self.dir, base);
+                let file = self.shared.disk.open(&path, OpenMode::Read)?;
+                if let Some(segment) = state.find_mut(base) {
+                    segment.reader = Some(file.clone());
+                }
+                file
+            }
+        };
+        let Some(segment) = state.find(base) else { return Ok(None) };
+        let start = segment.index.position_of(offset);
+        Ok(Some(Plan { file, start, end: state.whole_until(segment), segment: base }))
+    }
+
+    /// Reads frames from the file; the state is not locked.
+    fn read_file(&self, mut plan: Plan, offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
+        if self.complete_index(plan.segment)? {
+            let state = self.state.lock();
+            plan.start = state.find(plan.segment).map_or(0, |s| s.index.position_of(offset));
+        }
+        // Headers are walked first, so that only what is asked for is read whole.
+        let mut pos = plan.start;
+        let mut header = [0; FRAME_HEADER_BYTES];
+        let (mut from, mut lens) = (pos, Vec::new());
+        let mut total: u64 = 0;
+        while pos < plan.end {
+            let n = plan.file.read_at(&mut header, pos)?;
+            let bytes = header.get(..n).unwrap_or_default();
+            let info = (self.parser)(bytes).filter(|i| sane(i, plan.end - pos));
+            let info = info.ok_or_else(|| damaged(&self.dir, "a frame does not parse"))?;
+            pos += info.len;
+            if info.next_offset <= offset {
+                from = pos;
+                continue;
+            }
+            if !lens.is_empty() && total + info.len > max_bytes as u64 {
+                break;
+            }
+            total += info.len;
+            lens.push(info.len);
+        }
+        let mut bytes = vec![0; usize::try_from(total).map_err(io::Error::other)?];
+        plan.file.read_exact_at(&mut bytes, from)?;
+        let mut bytes = Bytes::from(bytes);
+        let mut frames = Vec::with_capacity(lens.len());
+        for len in lens {
+            frames.push(bytes.split_to(usize::try_from(len).map_err(io::Error::other)?));
+        }
+        Ok(frames)
+    }
+
+    /// Scans the part of a segment that was found on disk, once; whether it did so now.
+    fn complete_index(&self, base: u64) -> io::Result<bool> {
+        let (file, end) = {
+            let mut state = self.state.lock();
+            let Some(segment) = state.find_mut(base) else { return Ok(false) };
+            let end = segment.index.missing();
+            if end == 0 {
+                return Ok(false);
+            }
+            (self.shared.disk.open(&segment_path(&self.dir, base), OpenMode::Read)?, end)
+        };
+        let mut scan = Scan::new(self.parser);
+        let mut buf = vec![0; limits::SCAN_BYTES];
+        while scan.pos < end {
+            let room = usize::try_from(end - scan.pos).unwrap_or(usize::MAX).min(buf.len());
+            let Some(part) = buf.get_mut(..room) else { break };
+            file.read_exact_at(part, scan.pos)?;
+            if !scan.feed(part, end) {
+                return Err(damaged(&segment_path(&self.dir, base), "a frame does not parse"));
+            }
+        }
+        let mut state = self.state.lock();
+        if let Some(segment) = state.find_mut(base) {
+            segment.index.complete(scan.into_entries());
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn unqueue(&self, flush: Flush) {
+        let mut state = self.state.lock();
+        match flush {
+            Flush::FullChunks => state.queued_full = false,
+            Flush::Everything => state.queued_small = false,
+        }
+    }
+
+    pub(crate) fn evict(&self, limit: usize) {
+        let freed = self.state.lock().evict(limit);
+        self.shared.memory.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    /// Writes frames into their files.
+    pub(crate) fn flush(&self, how: Flush) -> io::Result<()> {
+        let mut io = self.io.lock();
+        let chunk = self.shared.options.chunk_bytes;
+        loop {
+            let batch = {
+                let mut state = self.state.lock();
+                let due = how == Flush::Everything || state.untaken_bytes >= chunk;
+                if due && !state.closed { state.take_batch(chunk) } else { None }
+            };
+            let Some(batch) = batch else { break };
+            io.switch_to(self, batch.segment, batch.start_pos)?;
+            let Some(open) = &mut io.open else { break };
+            let mut buffer = self.shared.buffer();
+            let mut written = open.write(&batch.frames, &mut buffer)?;
+            self.shared.give_back(buffer);
+            if batch.seals {
+                written = open.write_partial()?;
+            }
+            self.publish(batch.segment, written);
+            self.shared.sub_unwritten(batch.bytes);
+        }
+        if how == Flush::Everything
+            && let Some(open) = &mut io.open
+        {
+            let written = open.write_partial()?;
+            self.publish(open.segment, written);
+        }
+        Ok(())
+    }
+
+    fn publish(&self, segment: u64, written: u64) {
+        let freed = {
+            let mut state = self.state.lock();
+            state.set_written(segment, written);
+            state.evict(self.shared.options.stream_cache_bytes)
+        };
+        self.shared.memory.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let _alone = self.syncing.lock();
+        self.flush(Flush::Everything)?;
+        let (files, dirs) = {
+            let mut io = self.io.lock();
+            let files = std::mem::take(&mut io.unsynced);
+            (files, std::mem::take(&mut io.unsynced_dirs))
+        };
+        for file in &files {
+            file.sync()?;
+        }
+        for dir in &dirs {
+            self.shared.disk.sync_dir(dir)?;
+        }
+        let mut state = self.state.lock();
+        let freed = state.evict(self.shared.options.stream_cache_bytes);
+        drop(state);
+        self.shared.memory.fetch_sub(freed, Ordering::Relaxed);
+        self.shared.sweep();
+        Ok(())
+    }
+}
+
+impl IoSide {
+    /// Opens the file of `segment`, finishing the one that was open; notes that it will need a
+    /// sync.
+    fn switch_to(&mut self, inner: &Inner, segment: u64, len: u64) -> io::Result<()> {
+        let disk = &*inner.shared.disk;
+        if self.open.as_ref().is_none_or(|open| open.segment != segment) {
+            if let Some(mut old) = self.open.take() {
+                let written = old.write_partial()?;
+                inner.publish(old.segment, written);
+            }
+            if std::mem::take(&mut self.fresh) {
+                disk.remove_dir_all(&inner.dir)?;
+                disk.create_dir_all(&inner.dir)?;
+                self.unsynced_dirs.extend(inner.dir.parent().map(Path::to_owned));
+            }
+            let path = segment_path(&inner.dir, segment);
+            self.open = Some(OpenFile::open(disk, &path, segment, len)?);
+            if len == 0 {
+                self.unsynced_dirs.push(inner.dir.clone());
+            }
+        }
+        if let Some(open) = &self.open
+            && !self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &open.plain))
+        {
+            self.unsynced.push(open.plain.clone());
+        }
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+}
+
+fn cut_files(disk: &dyn Disk, dir: &Path, segments: &[SegmentInfo]) -> io::Result<()> {
+    let known: Vec<PathBuf> = segments.iter().map(|s| segment_path(dir, s.base_offset)).collect();
+    for path in disk.read_dir(dir)? {
+        if !known.contains(&path) {
+            disk.remove_file(&path)?;
+        }
+    }
+    for (segment, path) in segments.iter().zip(&known) {
+        if !disk.exists(path)? {
+            return Err(damaged(path, "the segment is missing"));
+        }
+        let file = disk.open(path, OpenMode::ReadWrite)?;
+        let len = file.len()?;
+        if len < segment.len {
+            let text = format!("has {len} bytes, the checkpoint says {}", segment.len);
+            return Err(damaged(path, &text));
+        }
+        if len > segment.len {
+            file.set_len(segment.len)?;
+        }
+    }
+    Ok(())
+}
