@@ -162,7 +162,8 @@ impl Connection {
             for _ in 0..answer.count(MAX_ELEMENTS)? {
                 let (partition, error) = (answer.i32()?, answer.i16()?);
                 let base_offset = answer.i64()?;
-                (answer.i64()?, answer.i64()?);
+                answer.i64()?;
+                answer.i64()?;
                 if error != 0 {
                     bail!("produce to partition {partition}: error {error}");
                 }
@@ -194,7 +195,8 @@ impl Connection {
                 let (partition, error) = (answer.i32()?, answer.i16()?);
                 let (high_watermark, _stable) = (answer.i64()?, answer.i64()?);
                 for _ in 0..answer.nullable_count(MAX_ELEMENTS)? {
-                    (answer.i64()?, answer.i64()?);
+                    answer.i64()?;
+                    answer.i64()?;
                 }
                 let records = answer.nullable_bytes()?.unwrap_or_default().to_vec();
                 if error != 0 {

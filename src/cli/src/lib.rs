@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use node::config::{Config, Sources};
+use node::config::{Config, Refused, Sources};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::{Cli, Command, ConfigCommand, NodeArgs};
@@ -50,7 +50,7 @@ pub fn main(run_node: RunNode) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             output::note(format!("trine: {e:#}"));
-            ExitCode::from(if e.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if e.is::<Usage>() || e.is::<Refused>() { 2 } else { 1 })
         }
     }
 }

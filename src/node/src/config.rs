@@ -232,3 +232,10 @@ impl Config {
 pub fn literal(key: &str, text: &str) -> Option<String> {
     read::literal(key, text)
 }
+
+/// The node cannot start as it is configured, and nothing was touched: a data directory of
+/// another cluster, another node or a newer format, an address that cannot be bound. The program
+/// ends with exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
