@@ -1,0 +1,119 @@
+"""`trine local`: three nodes with one command."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+
+import requests
+
+from support.cluster import Cluster, is_alive
+from support.paths import TRINE
+from support.wait import wait_until
+
+GATEWAYS = ["kafka", "webhdfs", "datanode_http", "elastic", "console", "raft", "bulk"]
+
+
+def test_addresses_and_readiness(cluster):
+    assert sorted(cluster.node(1).ports) == sorted(GATEWAYS)
+    for node in cluster.nodes:
+        for address in node.ports.values():
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), timeout=5).close()
+        assert node.get("/healthz").status_code == 200
+        assert node.get("/readyz").status_code == 200
+
+
+def test_metrics_are_prometheus_text(cluster):
+    for node in cluster.nodes:
+        answer = node.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        samples = [s for s in answer.text.splitlines() if s and not s.startswith("#")]
+        assert samples
+        for sample in samples:
+            float(sample.rsplit(" ", 1)[1])
+
+
+def test_a_taken_port_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        # The taken port is the second node's third: base + 7 + 2.
+        base = port - 9
+        result = subprocess.run(
+            [TRINE, "local", "--dir", tmp_path / "c", "--port-base", str(base)],
+            capture_output=True, text=True, timeout=30,
+        )
+    assert result.returncode == 2
+    assert f"port {port} (datanode_http of node 2) is taken" in result.stderr or (
+        # Another port of the range may be taken by chance and is then named first.
+        "is taken" in result.stderr)
+
+
+def test_a_directory_in_use_is_refused(cluster):
+    result = subprocess.run([TRINE, "local", "--dir", cluster.dir, "--port-base", "free"],
+                            capture_output=True, text=True, timeout=30)
+    assert result.returncode == 2
+    assert "in use" in result.stderr
+    assert cluster.node(1).get("/readyz").status_code == 200
+
+
+def test_bad_words_are_refused(tmp_path):
+    for words, text in [
+        (["--set", "wal.snyc=always"], 'did you mean "wal.sync"?'),
+        (["--set", "node_id=2"], "sets this itself"),
+        (["--port-base", "x"], "--port-base"),
+    ]:
+        result = subprocess.run([TRINE, "local", "--dir", tmp_path / "c", *words],
+                                capture_output=True, text=True, timeout=30)
+        assert result.returncode == 2, result.stderr
+        assert text in result.stderr
+
+
+def test_sigterm_takes_the_nodes_down(own_cluster):
+    cluster = own_cluster()
+    pids = [n.pid for n in cluster.nodes]
+    cluster.local.send_signal(signal.SIGTERM)
+    assert cluster.local.wait(30) == 0
+    assert not any(is_alive(p) for p in pids)
+
+
+def test_a_killed_parent_takes_the_nodes_down(own_cluster):
+    cluster = own_cluster()
+    pids = [n.pid for n in cluster.nodes]
+    cluster.local.kill()
+    cluster.local.wait()
+    wait_until(lambda: not any(is_alive(p) for p in pids), 20, "end of the nodes")
+
+
+def test_a_node_that_ends_is_told_with_its_log(own_cluster):
+    cluster = own_cluster()
+    os.set_blocking(cluster.local.stderr.fileno(), False)
+    cluster.node(2).kill()
+    wait_until(lambda: "node 2 ended by signal 9" in (cluster.local.stderr.read() or ""), 10,
+               "word of the dead node")
+    assert cluster.local.poll() is None
+
+
+def test_the_same_directory_goes_on(tmp_path, name):
+    directory = tmp_path / "c"
+    first = Cluster(directory)
+    try:
+        ports = [n.ports for n in first.nodes]
+        result = first.run("topic", "create", name, "--partitions", "2")
+        assert result.returncode == 0, result.stderr
+    finally:
+        first.close()
+    second = Cluster(directory)
+    try:
+        assert [n.ports for n in second.nodes] == ports
+        topics = second.run("-o", "json", "topic", "list")
+        assert name in json.dumps(json.loads(topics.stdout))
+    finally:
+        second.close()
+
+
+def test_unknown_paths_of_the_console_are_404(cluster):
+    answer = requests.get(f"http://{cluster.console[0]}/no/such/path", timeout=5)
+    assert answer.status_code == 404
