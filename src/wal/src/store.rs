@@ -88,7 +88,8 @@ impl Store {
             }
         }
         found.sort_unstable();
-        if matches!(options.sync, SyncMode::EveryFlush) && store.takes_direct()? {
+        let existing = found.first().map(|seq| store.path(*seq));
+        if options.sync == SyncMode::EveryFlush && store.takes_direct(existing)? {
             store.mode = WriteMode::Direct;
         }
         // What a killed process renamed may not be durable yet.
@@ -105,16 +106,13 @@ impl Store {
         self.disk.remove_file(&path)
     }
 
-    /// Whether the file system takes direct, synchronous writes.
-    fn takes_direct(&mut self) -> io::Result<bool> {
-        let path = self.dir.join("probe.tmp");
-        let block = AlignedBuf::zeroed(BLOCK);
-        let probe =
-            |disk: &dyn Disk| disk.open(&path, OpenMode::DirectSync)?.write_all_at(&block, 0);
-        let took = probe(&*self.disk);
-        if self.disk.exists(&path)? {
-            self.disk.remove_file(&path)?;
-        }
+    /// Whether the file system takes direct, synchronous I/O. Asks an existing file where there
+    /// is one: a node must start on a full disk too.
+    fn takes_direct(&self, existing: Option<PathBuf>) -> io::Result<bool> {
+        let took = match existing {
+            Some(path) => self.probe_read(&path),
+            None => self.probe_write(),
+        };
         match took {
             Ok(()) => Ok(true),
             Err(e) if is_refusal(&e) => {
@@ -123,6 +121,21 @@ impl Store {
             }
             Err(e) => Err(e),
         }
+    }
+
+    fn probe_read(&self, path: &Path) -> io::Result<()> {
+        let file = self.disk.open(path, OpenMode::DirectSync)?;
+        file.read_at(&mut AlignedBuf::zeroed(BLOCK), 0).map(drop)
+    }
+
+    fn probe_write(&self) -> io::Result<()> {
+        let path = self.dir.join("probe.tmp");
+        let open = self.disk.open(&path, OpenMode::DirectSync);
+        let took = open.and_then(|file| file.write_all_at(&AlignedBuf::zeroed(BLOCK), 0));
+        if self.disk.exists(&path)? {
+            self.disk.remove_file(&path)?;
+        }
+        took
     }
 
     pub(crate) fn mode(&self) -> WriteMode {
