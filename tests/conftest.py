@@ -46,6 +46,22 @@ def name():
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+FIGURES = []
+
+
+@pytest.fixture
+def figure(request):
+    """Notes a measured figure, shown at the end of the run."""
+    return lambda text: FIGURES.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Shows the end of the nodes' logs with a failure."""

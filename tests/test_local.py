@@ -89,10 +89,17 @@ def test_a_killed_parent_takes_the_nodes_down(own_cluster):
 
 def test_a_node_that_ends_is_told_with_its_log(own_cluster):
     cluster = own_cluster()
-    os.set_blocking(cluster.local.stderr.fileno(), False)
+    told = b""
+    descriptor = cluster.local.stderr.fileno()
+    os.set_blocking(descriptor, False)
     cluster.node(2).kill()
-    wait_until(lambda: "node 2 ended by signal 9" in (cluster.local.stderr.read() or ""), 10,
-               "word of the dead node")
+
+    def heard():
+        nonlocal told
+        told += os.read(descriptor, 65536)
+        return b"node 2 ended by signal 9" in told
+
+    wait_until(heard, 10, "word of the dead node")
     assert cluster.local.poll() is None
 
 

@@ -1,0 +1,159 @@
+"""Load that goes on while nodes die: files through a pipeline, a Kafka producer, a group."""
+
+import random
+import threading
+import time
+
+from confluent_kafka import Consumer, Producer
+
+from support.reading import count, records
+from support.wait import wait_until
+
+
+class Threaded:
+    """A loop on its own thread that ends with `stop`, and whose error is raised there."""
+
+    def __init__(self):
+        self._end = threading.Event()
+        self._error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self):
+        self._thread.start()
+        return self
+
+    def _run(self):
+        try:
+            self.loop()
+        except BaseException as e:  # noqa: BLE001 - raised again by stop()
+            self._error = e
+
+    def stop(self, deadline=150):
+        self._end.set()
+        self._thread.join(deadline)
+        assert not self._thread.is_alive(), f"{type(self).__name__} does not end"
+        if self._error is not None:
+            raise self._error
+
+
+class Producing(Threaded):
+    """An idempotent producer with acks=all; remembers where each record was acknowledged."""
+
+    def __init__(self, cluster, topic):
+        super().__init__()
+        self.topic = topic
+        self.acked = {}
+        self.acks = {}
+        self.failed = []
+        self._producer = Producer({
+            "bootstrap.servers": ",".join(cluster.kafka),
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 5,
+            "delivery.timeout.ms": 120_000,
+            "retry.backoff.ms": 50,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            "socket.timeout.ms": 10_000,
+        })
+
+    def loop(self):
+        number = 0
+        while not self._end.is_set():
+            value = b"%d %s" % (number, random.randbytes(64).hex().encode())
+            self._producer.produce(self.topic, value, on_delivery=self._delivered)
+            number += 1
+            self._producer.poll(0.002)
+        left = self._producer.flush(120)
+        assert left == 0, f"{left} records without an answer"
+
+    def _delivered(self, error, message):
+        if error is not None:
+            self.failed.append(error)
+            return
+        self.acked[(message.partition(), message.offset())] = message.value()
+        self.acks.setdefault(message.partition(), []).append(time.monotonic())
+
+    def longest_gap(self):
+        """The longest time between two acknowledgements of one partition, in seconds."""
+        return max(
+            (later - earlier for times in self.acks.values()
+             for earlier, later in zip(times, times[1:])),
+            default=float("inf"),
+        )
+
+
+class Consuming(Threaded):
+    """A member of a consumer group; remembers what it read."""
+
+    def __init__(self, cluster, topic, group):
+        super().__init__()
+        self.read = {}
+        self._consumer = Consumer({
+            "bootstrap.servers": ",".join(cluster.kafka),
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "auto.commit.interval.ms": 500,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            "session.timeout.ms": 10_000,
+        })
+        self._consumer.subscribe([topic])
+
+    def loop(self):
+        try:
+            while not self._end.is_set():
+                for message in self._consumer.consume(500, 0.5):
+                    # librdkafka tells of lost brokers and goes on by itself.
+                    if message.error() is None:
+                        key = (message.partition(), message.offset())
+                        before = self.read.setdefault(key, message.value())
+                        assert before == message.value(), f"{key} changed"
+        finally:
+            self._consumer.close()
+
+
+class Load:
+    """All of it at once."""
+
+    def __init__(self, cluster, name, files):
+        self.cluster, self.name, self.files = cluster, name, files
+        topic = f"{name}-load"
+        result = cluster.run("topic", "create", topic, "--partitions", "6")
+        assert result.returncode == 0, result.stderr
+        self.producer = Producing(cluster, topic).start()
+        self.consumer = Consuming(cluster, topic, f"{name}-group").start()
+        wait_until(lambda: len(self.producer.acks) == 6, 30, "records in every partition")
+
+    def wait_files(self, share, deadline=120):
+        """Waits until a share of the files can be searched."""
+        goal = int(len(self.files) * share)
+        wait_until(lambda: count(self.cluster, self.name) >= goal, deadline,
+                   f"{goal} searchable files", pause=0.2)
+
+    def wait_acks(self, more=500, deadline=20):
+        """Waits for fresh acknowledgements in every partition."""
+        now = time.monotonic()
+        wait_until(lambda: all(t[-1] > now for t in self.producer.acks.values()), deadline,
+                   "acknowledgements in every partition")
+        goal = len(self.producer.acked) + more
+        wait_until(lambda: len(self.producer.acked) >= goal, deadline, "acknowledgements")
+
+    def finish(self):
+        """Stops the clients and checks every acknowledged record."""
+        self.producer.stop()
+        acked = self.producer.acked
+        assert not self.producer.failed, self.producer.failed[:3]
+        wait_until(lambda: acked.keys() <= self.consumer.read.keys(), 60,
+                   "the group has read every acknowledged record")
+        self.consumer.stop()
+        found = records(self.cluster, self.producer.topic)
+        assert found == acked, difference(found, acked)
+        assert {k: self.consumer.read[k] for k in acked} == acked
+        assert len(set(found.values())) == len(found), "a record stands there twice"
+
+
+def difference(found, acked):
+    lost = [k for k in acked if found.get(k) != acked[k]]
+    more = [k for k in found if k not in acked]
+    return f"lost or changed: {sorted(lost)[:5]}; never acknowledged: {sorted(more)[:5]}"
