@@ -1,0 +1,367 @@
+//! Runs the coordinators of this node: routes requests, waits for replies, proposes rows and
+//! drives the timers.
+//!
+//! There is one coordinator per data group, loaded when this node leads it and has applied an
+//! entry of its own term, dropped when it no longer does. One task per data group saves rows, one
+//! batch at a time and in order, and ticks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base::{Env, TaskGroup};
+use consensus::Leadership;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot, watch};
+use tracing::warn;
+
+use super::coordinator::{Coordinator, Effect};
+use super::row::{GroupCommand, GroupRow};
+use super::types::{
+    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, Heartbeat, Join,
+    JoinReply, Leave, LeaveResult, Sync as SyncRequest, SyncReply, Token,
+};
+
+/// Without any deadline the timers look again after this time.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Rows saved with one command.
+const SAVE_BATCH: usize = 64;
+
+/// A row could not be saved, or its fate is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the group could not be saved: {0}")]
+pub struct SaveFailed(pub String);
+
+/// Where groups are kept. A shard is a data group, by number.
+#[async_trait]
+pub trait GroupStore: Send + Sync + 'static {
+    /// How many shards there are.
+    fn shards(&self) -> usize;
+    /// Follows who leads a shard.
+    fn watch(&self, shard: usize) -> watch::Receiver<Leadership>;
+    /// Every stored group of a shard that this node leads.
+    fn load(&self, shard: usize) -> io::Result<BTreeMap<String, GroupRow>>;
+    /// Replicates a command in the given term.
+    async fn save(&self, shard: usize, term: u64, command: GroupCommand)
+    -> Result<(), SaveFailed>;
+}
+
+enum Waiter {
+    Join(String, oneshot::Sender<JoinReply>),
+    Sync(oneshot::Sender<Result<SyncReply, GroupError>>),
+}
+
+/// Group, ticket and row.
+type Unsaved = (String, u64, Option<GroupRow>);
+
+struct Loaded {
+    term: u64,
+    coordinator: Coordinator,
+    saves: Vec<Unsaved>,
+}
+
+#[derive(Default)]
+struct ShardState {
+    loaded: Option<Loaded>,
+    waiters: HashMap<Token, Waiter>,
+    next_token: u64,
+}
+
+struct Shard {
+    leadership: watch::Receiver<Leadership>,
+    state: Mutex<ShardState>,
+    wake: Notify,
+}
+
+/// The consumer groups that this node coordinates.
+pub struct GroupService {
+    store: Arc<dyn GroupStore>,
+    config: GroupConfig,
+    env: Env,
+    shards: Vec<Shard>,
+}
+
+impl GroupService {
+    /// A service over `store` whose tasks belong to `tasks`.
+    pub fn start(
+        store: Arc<dyn GroupStore>,
+        config: GroupConfig,
+        env: Env,
+        tasks: &TaskGroup,
+    ) -> Arc<Self> {
+        let shard = |number| Shard {
+            leadership: store.watch(number),
+            state: Mutex::default(),
+            wake: Notify::new(),
+        };
+        let shards = (0..store.shards()).map(shard).collect();
+        let service = Arc::new(Self { store, config, env, shards });
+        for number in 0..service.shards.len() {
+            let service = service.clone();
+            tasks.spawn("groups", async move { service.run(number).await });
+        }
+        service
+    }
+
+    /// The number of the data group that coordinates a consumer group or a transactional id.
+    pub fn shard_of(&self, id: &str) -> usize {
+        let shards = self.shards.len().max(1);
+        usize::try_from(base::crc::crc32c(id.as_bytes())).unwrap_or_default() % shards
+    }
+
+    /// Who leads the data group that coordinates `id`.
+    pub fn coordinator_of(&self, id: &str) -> Leadership {
+        let shard = self.shards.get(self.shard_of(id));
+        shard.map(|s| *s.leadership.borrow()).unwrap_or_default()
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.env.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// A member joins. Waits for the rest of the group, at most the rebalance timeout.
+    pub async fn join(&self, join: Join) -> JoinReply {
+        let member = join.member.clone();
+        let (sender, receiver) = oneshot::channel();
+        let name = join.instance.as_deref().unwrap_or(&join.client_id);
+        let random = uuid::Uuid::from_bytes(self.env.random.uuid_bytes());
+        let fresh = format!("{name}-{random}");
+        let asked = self.with(&join.group, |state, now_ms| {
+            let token = state.wait(Waiter::Join(member.clone(), sender));
+            if let Some(loaded) = &mut state.loaded {
+                loaded.coordinator.join(now_ms, token, &join, &fresh);
+            }
+        });
+        match asked {
+            Ok(()) => receiver
+                .await
+                .unwrap_or_else(|_| JoinReply::failed(&member, GroupError::NotCoordinator)),
+            Err(error) => JoinReply::failed(&member, error),
+        }
+    }
+
+    /// A member asks for its assignment. Waits for the leader's.
+    pub async fn sync(&self, sync: SyncRequest) -> Result<SyncReply, GroupError> {
+        let (sender, receiver) = oneshot::channel();
+        self.with(&sync.group, |state, now_ms| {
+            let token = state.wait(Waiter::Sync(sender));
+            if let Some(loaded) = &mut state.loaded {
+                loaded.coordinator.sync(now_ms, token, &sync);
+            }
+        })?;
+        receiver.await.unwrap_or(Err(GroupError::NotCoordinator))
+    }
+
+    /// A member lives.
+    pub fn heartbeat(&self, beat: &Heartbeat) -> Result<(), GroupError> {
+        self.ask(&beat.group, |c, now_ms| c.heartbeat(now_ms, beat))?
+    }
+
+    /// Members leave.
+    pub fn leave(&self, leave: &Leave) -> Result<Vec<LeaveResult>, GroupError> {
+        self.ask(&leave.group, |c, now_ms| c.leave(now_ms, leave))?
+    }
+
+    /// Whether offsets may be committed; call before proposing the commit.
+    pub fn check_commit(&self, check: &CommitCheck) -> Result<(), GroupError> {
+        self.ask(&check.group, |c, now_ms| c.check_commit(now_ms, check))?
+    }
+
+    /// Whether this node coordinates the group.
+    pub fn check_coordinator(&self, group: &str) -> Result<(), GroupError> {
+        self.ask(group, |_, _| ())
+    }
+
+    /// Whether offsets of a topic may be deleted.
+    pub fn check_offset_delete(&self, group: &str, topic: &str) -> Result<(), GroupError> {
+        self.ask(group, |c, _| c.check_offset_delete(group, topic))?
+    }
+
+    /// Removes a group without members; says whether there was one.
+    pub fn delete(&self, group: &str) -> Result<bool, GroupError> {
+        self.ask(group, |c, _| c.delete(group))?
+    }
+
+    /// A group as it stands; `None` when there is none.
+    pub fn describe(&self, group: &str) -> Result<Option<GroupDescription>, GroupError> {
+        self.ask(group, |c, _| c.describe(group))
+    }
+
+    /// The groups that this node coordinates.
+    pub fn list(&self) -> Vec<GroupListing> {
+        let mut all = Vec::new();
+        for shard in 0..self.shards.len() {
+            if let Ok(mut state) = self.ready(shard)
+                && let Some(loaded) = &mut state.loaded
+            {
+                all.extend(loaded.coordinator.list());
+            }
+        }
+        all
+    }
+
+    /// The numbers of the data groups that this node leads.
+    pub fn led_shards(&self) -> Vec<usize> {
+        (0..self.shards.len()).filter(|shard| self.ready(*shard).is_ok()).collect()
+    }
+
+    fn ask<T>(
+        &self,
+        group: &str,
+        body: impl FnOnce(&mut Coordinator, i64) -> T,
+    ) -> Result<T, GroupError> {
+        let answer = self.with(group, |state, now_ms| {
+            state.loaded.as_mut().map(|loaded| body(&mut loaded.coordinator, now_ms))
+        })?;
+        answer.ok_or(GroupError::NotCoordinator)
+    }
+
+    fn with<T>(
+        &self,
+        group: &str,
+        body: impl FnOnce(&mut ShardState, i64) -> T,
+    ) -> Result<T, GroupError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let number = self.shard_of(group);
+        let mut state = self.ready(number)?;
+        let answer = body(&mut state, self.now_ms());
+        state.settle();
+        drop(state);
+        if let Some(shard) = self.shards.get(number) {
+            shard.wake.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// The state of a shard, loaded when this node leads it.
+    fn ready(&self, number: usize) -> Result<MutexGuard<'_, ShardState>, GroupError> {
+        let shard = self.shards.get(number).ok_or(GroupError::NotCoordinator)?;
+        let mut state = shard.state.lock();
+        let leadership = *shard.leadership.borrow();
+        let stands = |l: &Loaded| leadership.ready_here && l.term == leadership.term;
+        if state.loaded.as_ref().is_some_and(stands) {
+            return Ok(state);
+        }
+        state.unload();
+        if !leadership.ready_here {
+            return Err(GroupError::NotCoordinator);
+        }
+        match self.store.load(number) {
+            Ok(rows) => {
+                let coordinator = Coordinator::new(self.config, rows, self.now_ms());
+                let term = leadership.term;
+                state.loaded = Some(Loaded { term, coordinator, saves: Vec::new() });
+                Ok(state)
+            }
+            Err(error) => {
+                warn!(shard = number, %error, "consumer groups cannot be loaded");
+                Err(GroupError::CoordinatorNotAvailable)
+            }
+        }
+    }
+
+    async fn run(&self, number: usize) {
+        let Some(shard) = self.shards.get(number) else { return };
+        let mut leadership = shard.leadership.clone();
+        loop {
+            while self.save_some(number).await {}
+            let wait = self.tick(number);
+            tokio::select! {
+                () = shard.wake.notified() => {}
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Lets time pass in a shard; returns how long nothing else is due.
+    fn tick(&self, number: usize) -> Duration {
+        let Ok(mut state) = self.ready(number) else { return IDLE };
+        let now_ms = self.now_ms();
+        let Some(loaded) = &mut state.loaded else { return IDLE };
+        loaded.coordinator.tick(now_ms);
+        let deadline = loaded.coordinator.next_deadline_ms();
+        state.settle();
+        if state.loaded.as_ref().is_some_and(|l| !l.saves.is_empty()) {
+            return Duration::ZERO;
+        }
+        let wait = deadline.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
+        wait.map_or(IDLE, Duration::from_millis).min(IDLE)
+    }
+
+    /// Saves rows that wait; says whether there were any.
+    async fn save_some(&self, number: usize) -> bool {
+        let Some((term, batch)) = self.take_saves(number) else { return false };
+        let rows = batch.iter().map(|(group, _, row)| (group.clone(), row.clone())).collect();
+        let result = self.store.save(number, term, GroupCommand::Save(rows)).await;
+        if let Err(error) = &result {
+            warn!(shard = number, %error, "consumer groups not saved");
+        }
+        let result = result.map_err(|_| GroupError::CoordinatorNotAvailable);
+        let Ok(mut state) = self.ready(number) else { return true };
+        let now_ms = self.now_ms();
+        if let Some(loaded) = state.loaded.as_mut().filter(|l| l.term == term) {
+            for (group, ticket, _) in &batch {
+                loaded.coordinator.saved(now_ms, group, *ticket, result);
+            }
+        }
+        state.settle();
+        true
+    }
+
+    fn take_saves(&self, number: usize) -> Option<(u64, Vec<Unsaved>)> {
+        let mut state = self.ready(number).ok()?;
+        let loaded = state.loaded.as_mut()?;
+        let count = loaded.saves.len().min(SAVE_BATCH);
+        let batch: Vec<_> = loaded.saves.drain(..count).collect();
+        (!batch.is_empty()).then_some((loaded.term, batch))
+    }
+}
+
+impl ShardState {
+    fn wait(&mut self, waiter: Waiter) -> Token {
+        self.next_token += 1;
+        self.waiters.insert(Token(self.next_token), waiter);
+        Token(self.next_token)
+    }
+
+    /// Carries out what the coordinator asked for.
+    fn settle(&mut self) {
+        let Some(loaded) = &mut self.loaded else { return };
+        for effect in loaded.coordinator.take_effects() {
+            // A receiver that is gone belongs to a closed connection.
+            match effect {
+                Effect::Join(token, reply) => {
+                    if let Some(Waiter::Join(_, sender)) = self.waiters.remove(&token) {
+                        drop(sender.send(reply));
+                    }
+                }
+                Effect::Sync(token, reply) => {
+                    if let Some(Waiter::Sync(sender)) = self.waiters.remove(&token) {
+                        drop(sender.send(reply));
+                    }
+                }
+                Effect::Save { group, ticket, row } => loaded.saves.push((group, ticket, row)),
+            }
+        }
+    }
+
+    /// Another node coordinates now: whoever waits looks for it.
+    fn unload(&mut self) {
+        self.loaded = None;
+        for (_, waiter) in self.waiters.drain() {
+            match waiter {
+                Waiter::Join(member, sender) => {
+                    let reply = JoinReply::failed(&member, GroupError::NotCoordinator);
+                    drop(sender.send(reply));
+                }
+                Waiter::Sync(sender) => drop(sender.send(Err(GroupError::NotCoordinator))),
+            }
+        }
+    }
+}
