@@ -6,13 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::demo::{NAME, pipeline};
+use crate::demo::NAME;
 use crate::http::Http;
 use crate::kafka_client::{Connection, batch};
 use crate::local::cluster::Cluster;
 
-/// Partitions of the topic.
-const PARTITIONS: i32 = 3;
 /// Bytes of one fetch.
 const FETCH_BYTES: i32 = 4 << 20;
 /// Longest listing of the stored tree.
@@ -64,19 +62,7 @@ impl Ports {
         }
     }
 
-    /// Creates topic and index unless they exist.
-    pub(super) fn prepare(&self) -> anyhow::Result<()> {
-        Connection::open(&self.kafka)?.create_topic(NAME, PARTITIONS)?;
-        let url = format!("http://{}/{NAME}", self.elastic);
-        let body = serde_json::to_vec(&pipeline::index())?;
-        let answer = self.http.put(&url, "application/json", &body)?;
-        if answer.status >= 300 && !answer.text().contains("resource_already_exists_exception") {
-            bail!("cannot create the index: status {}: {}", answer.status, answer.text());
-        }
-        Ok(())
-    }
-
-    /// Looks at all three ports.
+    /// Looks at all three ports; fails while topic, directory or index are still to be made.
     pub(super) fn count(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::default();
         let mut kafka = Connection::open(&self.kafka)?;

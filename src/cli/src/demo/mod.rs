@@ -135,7 +135,6 @@ fn show(
 ) -> anyhow::Result<()> {
     let ports = Ports::of(cluster);
     let clock = RealClock::new();
-    ports.prepare()?;
     let admin = Admin::new(cluster.addresses("console"));
     let spec = pipeline::spec(sftp.server.addr, &sftp.server.host_key, &sftp.password);
     admin.call("/api/pipelines", Ask::Put(&spec)).context("cannot apply the pipeline")?;
