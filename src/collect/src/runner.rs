@@ -1,0 +1,629 @@
+//! Drives one source: asks the lister for scans, feeds the scanner, hands ready files to the
+//! fetch threads, and commits what they bring.
+//!
+//! One task owns the state and waits for one closed set of events. Commits run beside it, at
+//! most [`MAX_COMMITS`] at a time; a file is in at most one of them, so versions of a file are
+//! committed in order. Dropping the future stops everything: the threads see their queues close.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Env, TaskGroup};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tracing::{info, warn};
+
+use crate::config::{ConfigError, SourceConfig, bad};
+use crate::fetch::{self, FetchResult, ListEvent, Listed};
+use crate::glob::Filter;
+use crate::ident::{FileKey, Version, partition_of};
+use crate::limits::{
+    COMMIT_BYTES, COMMIT_FILES, MAX_COMMITS, MAX_INFLIGHT_BYTES, QUEUED_PER_SESSION,
+};
+use crate::names;
+use crate::record::{FileFacts, RecordBuilder};
+use crate::remote::{Connect, LocalFs, RemoteError, SftpFs, SftpOptions};
+use crate::scanner::{AfterFailure, Candidate, Scanner, Seen, Totals};
+use crate::sink::{AppendItem, GivenUp, SinkError, Sinks, StoreFile};
+
+/// How often time-driven work is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Pause after a failure that is not the file's fault.
+const OUTSIDE_PAUSE: Duration = Duration::from_secs(1);
+/// Tries of one commit before its files are fetched again.
+const COMMIT_TRIES: u32 = 5;
+/// Longest pause between two connections to a server that does not answer.
+const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(60);
+/// Refused logins in a row before the source stops: servers lock accounts.
+const MAX_LOGINS: u32 = 3;
+/// Time stamps this close to now may hide another change in the same second.
+const YOUNG_S: i64 = 2;
+
+/// A source and where its files go.
+#[derive(Clone)]
+pub struct Job {
+    /// Name of the source; part of every file's identity.
+    pub name: String,
+    /// Where files come from.
+    pub source: SourceConfig,
+    /// How they become records.
+    pub record: RecordBuilder,
+    /// Directory in the block store.
+    pub store: String,
+    /// Partitions of the topic, frozen when the pipeline was made.
+    pub partitions: u32,
+}
+
+/// Why a source stopped by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// Another node collects now.
+    #[error("another node collects this source now")]
+    Fenced,
+    /// The server's key is not the known one; someone must decide.
+    #[error("host key: {0}")]
+    HostKey(String),
+    /// The server refuses the login; more tries could lock the account.
+    #[error("login refused: {0}")]
+    Auth(String),
+    /// The settings cannot work.
+    #[error("settings: {0}")]
+    Config(#[from] ConfigError),
+}
+
+/// Numbers for people, kept up to date while a source runs.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Totals of the scans.
+    pub totals: Totals,
+    /// Files committed by this run.
+    pub collected: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
+    /// Failed attempts.
+    pub failed: u64,
+    /// Latest problem.
+    pub last_error: Option<String>,
+    /// Directories that could not be listed in the latest scan.
+    pub bad_dirs: Vec<String>,
+}
+
+/// Progress shared with whoever shows it.
+pub type SharedProgress = Arc<Mutex<Progress>>;
+
+/// Makes the connector of a source.
+pub fn connector(source: &SourceConfig) -> Connect {
+    match source.kind {
+        crate::config::SourceKind::Local => Arc::new(|| Ok(Box::new(LocalFs))),
+        crate::config::SourceKind::Sftp => {
+            let source = source.clone();
+            // Servers drop connections that log in at the same time (MaxStartups).
+            let one_by_one = Mutex::new(());
+            Arc::new(move || {
+                let _turn = one_by_one.lock();
+                let options = SftpOptions::from_config(&source)?;
+                Ok(Box::new(SftpFs::connect(&options)?))
+            })
+        }
+    }
+}
+
+enum Event {
+    List(ListEvent),
+    Fetched(FetchResult),
+    Committed(Vec<Outcome>),
+    Tick,
+}
+
+/// What became of a file in a commit.
+struct Outcome {
+    key: FileKey,
+    path: String,
+    stat: crate::ident::Stat,
+    sha256: [u8; 32],
+    bytes: u64,
+    result: Result<(), SinkError>,
+}
+
+/// A fetched file on its way to a commit.
+struct Ready {
+    job: Candidate,
+    partition: u32,
+    file: StoreFile,
+    item: AppendItem,
+}
+
+/// Collects until the source stops by itself. Drop the future to stop it.
+pub async fn run(
+    job: Job,
+    connect: Connect,
+    sinks: Arc<dyn Sinks>,
+    env: Env,
+    tasks: TaskGroup,
+    progress: SharedProgress,
+) -> Stopped {
+    let filter = match Filter::new(&job.source.include, &job.source.exclude) {
+        Ok(filter) => filter,
+        Err(problem) => return Stopped::Config(bad("source.include/exclude", problem)),
+    };
+    let mut run = Run::start(job, &connect, filter, sinks, env, tasks, progress);
+    loop {
+        let event = run.next_event().await;
+        if let Err(stopped) = run.handle(event) {
+            return stopped;
+        }
+        if let Err(stopped) = run.pump().await {
+            return stopped;
+        }
+    }
+}
+
+struct Run {
+    job: Arc<Job>,
+    sinks: Arc<dyn Sinks>,
+    env: Env,
+    tasks: TaskGroup,
+    progress: SharedProgress,
+    scanner: Scanner,
+    scans: Sender<()>,
+    lists: Receiver<ListEvent>,
+    jobs: Sender<Candidate>,
+    fetched: Receiver<FetchResult>,
+    commits: (Sender<Vec<Outcome>>, Receiver<Vec<Outcome>>),
+    scanning: bool,
+    next_scan: Duration,
+    queue: VecDeque<Candidate>,
+    inflight_bytes: u64,
+    fetching: usize,
+    ready: Vec<Ready>,
+    ready_bytes: u64,
+    committing: usize,
+    give_up: Vec<GivenUp>,
+    connect_failures: u32,
+    refused_logins: u32,
+    fetch_after: Duration,
+}
+
+impl Run {
+    fn start(
+        job: Job,
+        connect: &Connect,
+        filter: Filter,
+        sinks: Arc<dyn Sinks>,
+        env: Env,
+        tasks: TaskGroup,
+        progress: SharedProgress,
+    ) -> Self {
+        let sessions = job.source.sessions;
+        let (scans, wanted) = channel(1);
+        let (list_tx, lists) = channel(8);
+        let (jobs, queue) = channel(sessions * QUEUED_PER_SESSION);
+        let (result_tx, fetched) = channel(sessions * QUEUED_PER_SESSION);
+        let root = job.source.path.clone().into_bytes();
+        let (list_connect, list_root) = (connect.clone(), root.clone());
+        base::task::thread("collect-list", move || {
+            fetch::lister(&list_connect, &list_root, &filter, wanted, &list_tx);
+        });
+        let queue = Arc::new(Mutex::new(queue));
+        let handle = tokio::runtime::Handle::current();
+        for _ in 0..sessions {
+            let (connect, root, queue) = (connect.clone(), root.clone(), queue.clone());
+            let (result_tx, handle) = (result_tx.clone(), handle.clone());
+            base::task::thread("collect-fetch", move || {
+                fetch::fetcher(&connect, &root, &queue, &result_tx, &handle);
+            });
+        }
+        let now = env.clock.monotonic();
+        Self {
+            scanner: Scanner::new(job.source.clone()),
+            job: Arc::new(job),
+            sinks,
+            env,
+            tasks,
+            progress,
+            scans,
+            lists,
+            jobs,
+            fetched,
+            commits: channel(MAX_COMMITS),
+            scanning: false,
+            next_scan: now,
+            queue: VecDeque::new(),
+            inflight_bytes: 0,
+            fetching: 0,
+            ready: Vec::new(),
+            ready_bytes: 0,
+            committing: 0,
+            give_up: Vec::new(),
+            connect_failures: 0,
+            refused_logins: 0,
+            fetch_after: now,
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        // The senders of `commits` live here too, so that channel never closes; the threads'
+        // channels close only when a thread died, and then the tick goes on alone.
+        tokio::select! {
+            Some(done) = self.commits.1.recv() => Event::Committed(done),
+            Some(result) = self.fetched.recv() => Event::Fetched(result),
+            Some(listed) = self.lists.recv() => Event::List(listed),
+            () = tokio::time::sleep(TICK) => Event::Tick,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.env.clock.monotonic()
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Stopped> {
+        match event {
+            Event::Tick => Ok(()),
+            Event::List(ListEvent::Files(files)) => {
+                for file in files {
+                    self.observe(file);
+                }
+                Ok(())
+            }
+            Event::List(ListEvent::End(outcome)) => self.scan_ended(outcome),
+            Event::Fetched(result) => self.on_fetched(result),
+            Event::Committed(outcomes) => self.on_committed(outcomes),
+        }
+    }
+
+    fn observe(&mut self, file: Listed) {
+        let key = FileKey::new(&self.job.name, &file.path);
+        let display = names::display_path(&file.path);
+        let partition = partition_of(&display, self.job.partitions);
+        let known = match self.sinks.known(partition, key) {
+            Ok(known) => known,
+            Err(error) => return self.problem(format!("ledger: {error}")),
+        };
+        let seen = Seen {
+            key,
+            store_path: names::store_path(&display),
+            raw_path: file.path,
+            stat: file.stat,
+        };
+        if known.is_none() {
+            self.remember_twins(&display, &seen);
+        }
+        let given_up = self.sinks.given_up(key);
+        self.scanner.observe(self.now(), seen, known.as_ref(), given_up);
+    }
+
+    /// A new file may meet a twin that has left the server but still stands in the block store.
+    fn remember_twins(&mut self, display: &str, seen: &Seen) {
+        for raw in names::raw_variants(display) {
+            if raw == seen.raw_path {
+                continue;
+            }
+            let key = FileKey::new(&self.job.name, &raw);
+            let partition = partition_of(display, self.job.partitions);
+            if let Ok(Some(version)) = self.sinks.known(partition, key) {
+                self.scanner.remember_twin(&seen.store_path, key, version.twin);
+            }
+        }
+    }
+
+    fn scan_ended(&mut self, outcome: Result<Vec<String>, RemoteError>) -> Result<(), Stopped> {
+        self.scanning = false;
+        let pause = Duration::from_millis(self.job.source.scan_interval_ms);
+        self.next_scan = self.now() + pause;
+        match outcome {
+            Ok(bad_dirs) => {
+                self.connected();
+                self.scanner.end_scan(bad_dirs.is_empty());
+                self.progress.lock().bad_dirs = bad_dirs;
+            }
+            Err(error) => {
+                self.scanner.end_scan(false);
+                self.problem(format!("listing: {error}"));
+                let pause = self.outside(&error)?;
+                self.next_scan = self.now() + pause;
+            }
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self) {
+        self.connect_failures = 0;
+        self.refused_logins = 0;
+    }
+
+    /// A failure of the whole source: how long to wait, or why to stop.
+    fn outside(&mut self, error: &RemoteError) -> Result<Duration, Stopped> {
+        match error {
+            RemoteError::HostKey(text) => Err(Stopped::HostKey(text.clone())),
+            RemoteError::Auth(text) => {
+                self.refused_logins += 1;
+                if self.refused_logins >= MAX_LOGINS {
+                    return Err(Stopped::Auth(text.clone()));
+                }
+                Ok(OUTSIDE_PAUSE * 5)
+            }
+            RemoteError::Connection(_)
+            | RemoteError::NotFound
+            | RemoteError::PermissionDenied
+            | RemoteError::Changed(_)
+            | RemoteError::File(_) => {
+                self.connect_failures += 1;
+                let doubled = OUTSIDE_PAUSE * (1 << (self.connect_failures - 1).min(6));
+                Ok(doubled.min(MAX_CONNECT_PAUSE))
+            }
+        }
+    }
+
+    fn problem(&mut self, text: String) {
+        let mut progress = self.progress.lock();
+        if progress.last_error.as_deref() != Some(&text) {
+            warn!(source = %self.job.name, problem = %text, "collector");
+        }
+        progress.last_error = Some(text);
+    }
+
+    fn on_fetched(&mut self, result: FetchResult) -> Result<(), Stopped> {
+        self.fetching -= 1;
+        let FetchResult { job, content } = result;
+        let (key, size, now) = (job.seen.key, job.seen.stat.size, self.now());
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                self.inflight_bytes -= size;
+                return self.fetch_failed(&job, error);
+            }
+        };
+        self.connected();
+        if job.recheck == Some(content.sha256) {
+            self.inflight_bytes -= size;
+            self.scanner.committed(now, key, content.sha256, false);
+            return Ok(());
+        }
+        let ready = prepare(&self.job, job, content.bytes, content.sha256);
+        self.ready_bytes += size;
+        self.ready.push(ready);
+        Ok(())
+    }
+
+    fn fetch_failed(&mut self, job: &Candidate, error: RemoteError) -> Result<(), Stopped> {
+        let (key, now) = (job.seen.key, self.now());
+        match error {
+            RemoteError::Changed(stat) => self.scanner.unsettled(now, key, stat),
+            RemoteError::NotFound => self.scanner.vanished(key),
+            RemoteError::PermissionDenied | RemoteError::File(_) => {
+                self.file_failed(job, &error.to_string());
+            }
+            RemoteError::Connection(_) => {
+                let pause = self.outside(&error)?;
+                self.problem(format!("fetching: {error}"));
+                self.fetch_after = now + pause.min(Duration::from_secs(5));
+                // Counted: a file that kills every connection must not block the others.
+                self.file_failed(job, &error.to_string());
+            }
+            RemoteError::Auth(_) | RemoteError::HostKey(_) => {
+                let pause = self.outside(&error)?;
+                self.problem(format!("fetching: {error}"));
+                self.fetch_after = now + pause;
+                self.scanner.postponed(now, key, pause);
+            }
+        }
+        Ok(())
+    }
+
+    fn file_failed(&mut self, job: &Candidate, error: &str) {
+        self.progress.lock().failed += 1;
+        let jitter = u32::try_from(self.env.random.below(1000)).unwrap_or_default();
+        let path = names::display_path(&job.seen.raw_path);
+        self.problem(format!("{path}: {error}"));
+        match self.scanner.failed(self.now(), job.seen.key, jitter) {
+            AfterFailure::Retry => {}
+            AfterFailure::Quarantine { attempts } => self.give_up.push(GivenUp {
+                key: job.seen.key,
+                path,
+                stat: job.seen.stat,
+                error: error.to_owned(),
+                attempts,
+            }),
+        }
+    }
+
+    fn on_committed(&mut self, outcomes: Vec<Outcome>) -> Result<(), Stopped> {
+        self.committing -= 1;
+        let now = self.now();
+        let wall_s = self.env.clock.unix_ms() / 1000;
+        for outcome in outcomes {
+            self.inflight_bytes -= outcome.bytes;
+            match outcome.result {
+                Ok(()) => {
+                    let young = outcome.stat.mtime_s >= wall_s - YOUNG_S;
+                    self.scanner.committed(now, outcome.key, outcome.sha256, young);
+                    let mut progress = self.progress.lock();
+                    progress.collected += 1;
+                    progress.bytes += outcome.bytes;
+                }
+                Err(SinkError::Fenced) => return Err(Stopped::Fenced),
+                Err(SinkError::Retry(text)) => {
+                    self.progress.lock().failed += 1;
+                    self.problem(format!("commit: {text}"));
+                    self.scanner.postponed(now, outcome.key, OUTSIDE_PAUSE);
+                }
+                Err(SinkError::Refused(text)) => {
+                    self.progress.lock().failed += 1;
+                    self.problem(format!("{}: {text}", outcome.path));
+                    let jitter = u32::try_from(self.env.random.below(1000)).unwrap_or_default();
+                    if let AfterFailure::Quarantine { attempts } =
+                        self.scanner.failed(now, outcome.key, jitter)
+                    {
+                        let (key, path, stat) = (outcome.key, outcome.path, outcome.stat);
+                        self.give_up.push(GivenUp { key, path, stat, error: text, attempts });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts whatever can start now.
+    async fn pump(&mut self) -> Result<(), Stopped> {
+        let now = self.now();
+        if !self.scanning && now >= self.next_scan && self.scans.try_send(()).is_ok() {
+            self.scanning = true;
+            self.scanner.begin_scan();
+        }
+        self.dispatch(now);
+        self.commit();
+        while let Some(file) = self.give_up.pop() {
+            info!(source = %self.job.name, path = %file.path, "file goes to quarantine");
+            match self.sinks.give_up(file).await {
+                Ok(()) => {}
+                Err(SinkError::Fenced) => return Err(Stopped::Fenced),
+                // Not remembered: the file is tried again after the next start, nothing is lost.
+                Err(e) => self.problem(format!("quarantine: {e}")),
+            }
+        }
+        let totals = self.scanner.totals();
+        self.progress.lock().totals = totals;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, now: Duration) {
+        if now < self.fetch_after {
+            return;
+        }
+        if self.queue.is_empty() {
+            self.queue.extend(self.scanner.ready(now, COMMIT_FILES));
+        }
+        while let Some(job) = self.queue.pop_front() {
+            let size = job.seen.stat.size;
+            let fits = self.inflight_bytes == 0 || self.inflight_bytes + size <= MAX_INFLIGHT_BYTES;
+            // Back-pressure: files that are fetched and not yet committed hold up fetching.
+            if !fits || self.ready.len() >= COMMIT_FILES * MAX_COMMITS {
+                self.queue.push_front(job);
+                return;
+            }
+            match self.jobs.try_send(job) {
+                Ok(()) => {
+                    self.inflight_bytes += size;
+                    self.fetching += 1;
+                }
+                Err(e) => {
+                    let job = match e {
+                        tokio::sync::mpsc::error::TrySendError::Full(job)
+                        | tokio::sync::mpsc::error::TrySendError::Closed(job) => job,
+                    };
+                    self.queue.push_front(job);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits what is ready when a batch is full, or nothing more is coming soon.
+    fn commit(&mut self) {
+        while self.committing < MAX_COMMITS && !self.ready.is_empty() {
+            let full = self.ready.len() >= COMMIT_FILES || self.ready_bytes >= COMMIT_BYTES;
+            // While a commit runs, files gather for the next one.
+            if !full && self.committing > 0 {
+                return;
+            }
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < COMMIT_FILES && bytes < COMMIT_BYTES && !self.ready.is_empty() {
+                let next = self.ready.swap_remove(0);
+                bytes += next.job.seen.stat.size;
+                batch.push(next);
+            }
+            self.ready_bytes -= bytes;
+            self.committing += 1;
+            let (sinks, done) = (self.sinks.clone(), self.commits.0.clone());
+            self.tasks.spawn("collect-commit", async move {
+                let outcomes = commit_batch(&*sinks, batch).await;
+                // The receiver is gone when the source was stopped.
+                done.send(outcomes).await.ok();
+            });
+        }
+    }
+}
+
+fn prepare(job: &Job, candidate: Candidate, bytes: Vec<u8>, sha256: [u8; 32]) -> Ready {
+    let seen = &candidate.seen;
+    let display = names::display_path(&seen.raw_path);
+    let store = job.store.trim_end_matches('/');
+    let path = format!("{store}/{}", names::twin_path(&seen.store_path, candidate.twin));
+    let record_key = names::twin_path(&display, candidate.twin);
+    let facts = FileFacts {
+        source: &job.name,
+        key: seen.key,
+        raw_path: &seen.raw_path,
+        display: &display,
+        root: &job.source.path,
+        record_key: &record_key,
+        store_path: &path,
+        stat: seen.stat,
+        sha256: &sha256,
+    };
+    let record = job.record.build(&facts, &bytes);
+    let version = Version { stat: seen.stat, sha256, twin: candidate.twin };
+    let partition = partition_of(&display, job.partitions);
+    let item = AppendItem { key: seen.key, version, record };
+    let file = StoreFile { path, version, bytes: Bytes::from(bytes) };
+    Ready { job: candidate, partition, file, item }
+}
+
+/// Steps 1 to 3 for a batch. Each step is repeated on its own while its outcome is unknown.
+async fn commit_batch(sinks: &dyn Sinks, batch: Vec<Ready>) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let files: Vec<StoreFile> = batch.iter().map(|ready| ready.file.clone()).collect();
+    let stored = match with_tries(|| sinks.store(files.clone())).await {
+        Ok(stored) => stored,
+        Err(e) => vec![Err(e); batch.len()],
+    };
+    let mut parts: BTreeMap<u32, Vec<Ready>> = BTreeMap::new();
+    for (ready, stored) in batch.into_iter().zip(stored) {
+        match stored {
+            Ok(()) => parts.entry(ready.partition).or_default().push(ready),
+            Err(e) => outcomes.push(outcome(&ready, Err(e))),
+        }
+    }
+    let appends = parts.into_iter().map(|(partition, ready)| async move {
+        let items: Vec<AppendItem> = ready.iter().map(|r| r.item.clone()).collect();
+        let result = with_tries(|| sinks.append(partition, items.clone())).await;
+        let results = match result {
+            Ok(results) => results.into_iter().map(|r| r.map(|_| ())).collect(),
+            Err(e) => vec![Err(e); ready.len()],
+        };
+        debug_assert_eq!(results.len(), ready.len());
+        ready.iter().zip(results).map(|(r, result)| outcome(r, result)).collect::<Vec<_>>()
+    });
+    outcomes.extend(futures::future::join_all(appends).await.into_iter().flatten());
+    outcomes
+}
+
+fn outcome(ready: &Ready, result: Result<(), SinkError>) -> Outcome {
+    Outcome {
+        key: ready.job.seen.key,
+        path: names::display_path(&ready.job.seen.raw_path),
+        stat: ready.job.seen.stat,
+        sha256: ready.file.version.sha256,
+        bytes: ready.job.seen.stat.size,
+        result,
+    }
+}
+
+async fn with_tries<T, F>(mut step: impl FnMut() -> F) -> Result<T, SinkError>
+where
+    F: Future<Output = Result<T, SinkError>>,
+{
+    let mut pause = Duration::from_millis(100);
+    for _ in 1..COMMIT_TRIES {
+        match step().await {
+            Err(SinkError::Retry(_)) => {}
+            other => return other,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    step().await
+}
