@@ -194,7 +194,7 @@ impl GroupLog {
     /// replaced since it was queued with this serial. Returns whether it is still the entry.
     pub(crate) fn written(&mut self, index: u64, serial: u64, place: Slot) -> bool {
         let cached = self.cache_at(index).and_then(|at| self.cache.get(at));
-        if !cached.is_some_and(|cached| cached.serial == serial) {
+        if cached.is_none_or(|cached| cached.serial != serial) {
             return false;
         }
         let at = usize::try_from(index - self.first).unwrap_or(usize::MAX);

@@ -6,13 +6,13 @@
 //! time of a flush is the batching window, nothing lingers. Bodies and votes are opaque here.
 //!
 //! # Layout and its reasons
-//! Files of `file_bytes` in one directory, numbered without a gap ([`store`]'s names). They are
+//! Files of `file_bytes` in one directory, numbered without a gap (names: module `store`). They are
 //! zeroed in advance and recycled, because writing into allocated blocks needs no journal
 //! commit, and because the log then owns its room: a full disk cannot hit a running node. The
 //! next file is prepared under its number in the background, so that changing files costs a
 //! flush no more than its own write.
 //!
-//! A file is a row of **flushes** ([`format`]): a header, records, zeros up to the next 4 KiB.
+//! A file is a row of **flushes** ([`mod@format`]): a header, records, zeros up to the next 4 KiB.
 //! * The padding means that a synced block is never rewritten, so no crash can tear what was
 //!   acknowledged; and it suits direct I/O (`O_DIRECT|O_DSYNC` with aligned memory), which is
 //!   used where the file system takes it. Elsewhere, and with [`SyncMode::Interval`], writes go

@@ -4,6 +4,8 @@
 //! state after some prefix of them, and the prefix must hold every request that was called back
 //! (with `SyncMode::Interval` and a power loss: everything that `durable_index` promised).
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::collections::BTreeMap;

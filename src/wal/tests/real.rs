@@ -1,5 +1,7 @@
 //! The machine's own disk and threads.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

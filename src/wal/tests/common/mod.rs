@@ -1,5 +1,5 @@
 //! A log on a simulated disk, driven step by step.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part")]
 
 use std::io;
 use std::path::{Path, PathBuf};
