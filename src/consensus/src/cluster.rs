@@ -397,7 +397,7 @@ impl Cluster {
         // A checkpoint beyond the synced log would leave a hole after power loss.
         while self.wal.durable_index(id) < index {
             if let Some(e) = self.wal.failed() {
-                return Err(io::Error::other(e));
+                return Err(io::Error::other(e.to_string()));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -506,11 +506,7 @@ fn group_status(running: &Running) -> GroupStatus {
 }
 
 fn wal_options(options: &ClusterOptions) -> wal::Options {
-    wal::Options {
-        dir: options.data_dir.join("wal"),
-        sync: options.sync,
-        ..wal::Options::default()
-    }
+    wal::Options { sync: options.sync, ..wal::Options::new(options.data_dir.join("wal")) }
 }
 
 struct Parts<'a> {

@@ -3,6 +3,9 @@
 //! Traps of openraft 0.10.0-alpha.37 minded here: heartbeats go through `stream_append`, so they
 //! get a client of their own on the control lane; the default pre-vote grants and the default
 //! leader transfer fails, so both are real; time limits are ours to enforce.
+//!
+//! Connections lead to a slot, Raft ids belong to a data directory: every message names the id it
+//! is for, so that a wiped node never answers for the one whose place it takes.
 
 use std::io;
 use std::sync::Arc;
@@ -110,7 +113,11 @@ impl Client {
     }
 }
 
-fn encode_append(group: GroupId, rpc: &AppendEntriesRequest<Types>) -> (Bytes, Vec<Bytes>) {
+fn encode_append(
+    group: GroupId,
+    target: u64,
+    rpc: &AppendEntriesRequest<Types>,
+) -> (Bytes, Vec<Bytes>) {
     let bodies: Vec<Bytes> = rpc.entries.iter().map(encode_body).collect();
     let heads = rpc.entries.iter().zip(&bodies).map(|(entry, body)| proto::EntryHead {
         term: entry.log_id.leader_id.term,
@@ -119,6 +126,7 @@ fn encode_append(group: GroupId, rpc: &AppendEntriesRequest<Types>) -> (Bytes, V
     });
     let head = proto::AppendRequest {
         group: u32::from(group.0),
+        target,
         vote: Some((&rpc.vote).into()),
         prev: rpc.prev_log_id.as_ref().map(Into::into),
         commit: rpc.leader_commit.as_ref().map(Into::into),
@@ -130,7 +138,7 @@ fn encode_append(group: GroupId, rpc: &AppendEntriesRequest<Types>) -> (Bytes, V
 /// An append request from its message.
 pub(crate) fn decode_append(
     message: Message,
-) -> io::Result<(GroupId, AppendEntriesRequest<Types>)> {
+) -> io::Result<(GroupId, u64, AppendEntriesRequest<Types>)> {
     let head = proto::AppendRequest::decode(message.head).map_err(io::Error::other)?;
     let mut payload = message.payload;
     let mut entries = Vec::with_capacity(head.entries.len());
@@ -147,7 +155,7 @@ pub(crate) fn decode_append(
         entries,
         leader_commit: head.commit.map(Into::into),
     };
-    Ok((group_id(head.group)?, request))
+    Ok((group_id(head.group)?, head.target, request))
 }
 
 /// A group number from the wire.
@@ -195,7 +203,7 @@ impl RaftNetworkV2<Types> for Client {
         rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
-        let (head, payload) = encode_append(self.group, &rpc);
+        let (head, payload) = encode_append(self.group, self.target, &rpc);
         let begun = self.link.begin(self.to, self.lane, methods::APPEND, head, payload).await;
         let limit = if self.lane == Lane::Control { HEARTBEAT_TIMEOUT } else { APPEND_TIMEOUT };
         let answer = wait(begun, limit).await.map_err(|e| rpc_error(&e))?;
@@ -213,14 +221,15 @@ impl RaftNetworkV2<Types> for Client {
         if self.lane == Lane::Control {
             return stream_append_sequential(self, input, option);
         }
-        let (link, to, group) = (self.link.clone(), self.to, self.group);
+        let (link, to) = (self.link.clone(), self.to);
+        let (group, target) = (self.group, self.target);
         let answers = input
             .then(move |rpc| {
                 let link = link.clone();
                 async move {
                     let prev = rpc.prev_log_id;
                     let last = rpc.entries.last().map(|e| e.log_id).or(prev);
-                    let (head, payload) = encode_append(group, &rpc);
+                    let (head, payload) = encode_append(group, target, &rpc);
                     let begun = link.begin(to, Lane::Append, methods::APPEND, head, payload).await;
                     (prev, last, begun)
                 }
@@ -260,7 +269,7 @@ impl RaftNetworkV2<Types> for Client {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let offer = encode_offer(self.group, &vote, &snapshot);
+        let offer = encode_offer(self.group, self.target, &vote, &snapshot);
         let request = self.request(Lane::Bulk, methods::SNAPSHOT, &offer, SNAPSHOT_TIMEOUT);
         let answer = tokio::select! {
             closed = cancel => return Err(closed.into()),
@@ -302,6 +311,7 @@ impl Client {
     ) -> Result<VoteResponse<Types>, RpcError> {
         let head = proto::VoteRequest {
             group: u32::from(self.group.0),
+            target: self.target,
             vote: Some((&rpc.vote).into()),
             last: rpc.last_log_id.as_ref().map(Into::into),
             leadership_transfer: rpc.leadership_transfer,
@@ -339,7 +349,12 @@ fn wire_files(files: &[SnapshotFile]) -> Vec<proto::SnapshotFile> {
     files.iter().map(|f| proto::SnapshotFile { path: f.path.clone(), len: f.len }).collect()
 }
 
-fn encode_offer(group: GroupId, vote: &Vote, snapshot: &SnapshotOf) -> proto::SnapshotOffer {
+fn encode_offer(
+    group: GroupId,
+    target: u64,
+    vote: &Vote,
+    snapshot: &SnapshotOf,
+) -> proto::SnapshotOffer {
     let Snapshot { meta, snapshot } = snapshot;
     let mut position = snapshot.position.clone();
     let files = std::mem::take(&mut position.files);
@@ -347,6 +362,7 @@ fn encode_offer(group: GroupId, vote: &Vote, snapshot: &SnapshotOf) -> proto::Sn
     membership.put_slice(&base::codec::encode(&position));
     proto::SnapshotOffer {
         group: u32::from(group.0),
+        target,
         vote: Some(vote.into()),
         last: meta.last_log_id.as_ref().map(Into::into),
         membership: membership.freeze(),

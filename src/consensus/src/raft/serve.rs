@@ -66,8 +66,18 @@ impl Server {
         self.group(group_id(number).map_err(text)?).map_err(text)
     }
 
+    /// The group, if the message is for this holder of the slot.
+    fn group_for(&self, id: GroupId, target: u64) -> io::Result<Arc<RaftGroup>> {
+        let group = self.group(id)?;
+        if *group.raft.node_id() == target {
+            return Ok(group);
+        }
+        Err(invalid(&format!("the message is for raft id {target}, which is gone")))
+    }
+
     fn append(&self, request: Message) -> Reply {
-        let decoded = decode_append(request).and_then(|(id, rpc)| Ok((self.group(id)?, rpc)));
+        let decoded = decode_append(request)
+            .and_then(|(id, target, rpc)| Ok((self.group_for(id, target)?, rpc)));
         Box::pin(async move {
             let (group, rpc) = decoded.map_err(text)?;
             let reply = group.raft.append_entries(rpc).await.map_err(raft_text)?;
@@ -76,8 +86,10 @@ impl Server {
     }
 
     fn vote(&self, request: Message) -> Reply {
-        let decoded = head::<proto::VoteRequest>(request.head)
-            .and_then(|head| Ok((self.numbered(head.group)?, head)));
+        let decoded = head::<proto::VoteRequest>(request.head).and_then(|head| {
+            let id = group_id(head.group).map_err(text)?;
+            Ok((self.group_for(id, head.target).map_err(text)?, head))
+        });
         Box::pin(async move {
             let (group, head) = decoded?;
             let vote = head.vote.ok_or("vote request without a vote")?.into();
@@ -99,8 +111,10 @@ impl Server {
     }
 
     fn transfer(&self, request: Message) -> Reply {
-        let decoded = head::<proto::TransferRequest>(request.head)
-            .and_then(|head| Ok((self.numbered(head.group)?, head)));
+        let decoded = head::<proto::TransferRequest>(request.head).and_then(|head| {
+            let id = group_id(head.group).map_err(text)?;
+            Ok((self.group_for(id, head.to).map_err(text)?, head))
+        });
         Box::pin(async move {
             let (group, head) = decoded?;
             let from = head.from.ok_or("transfer request without a vote")?.into();
@@ -139,8 +153,8 @@ impl Server {
     }
 
     fn snapshot(&self, from: NodeId, request: Message) -> Reply {
-        let decoded =
-            Offer::decode(request.head).and_then(|offer| Ok((self.group(offer.group)?, offer)));
+        let decoded = Offer::decode(request.head)
+            .and_then(|offer| Ok((self.group_for(offer.group, offer.target)?, offer)));
         Box::pin(async move {
             let (group, mut offer) = decoded.map_err(text)?;
             // Two offers at once would share the staging folder.

@@ -36,6 +36,7 @@ const ALLOWED: [&str; 3] = ["ckpt", "parts", "index"];
 /// A decoded offer.
 pub(crate) struct Offer {
     pub(crate) group: GroupId,
+    pub(crate) target: u64,
     pub(crate) vote: Vote,
     pub(crate) manifest: Manifest,
 }
@@ -49,7 +50,7 @@ impl Offer {
         let rows = own_files(head.rows)?;
         let vote = head.vote.ok_or_else(|| invalid("snapshot offer without a vote"))?.into();
         let manifest = Manifest { position, rows, staged: None };
-        Ok(Self { group: group_id(head.group)?, vote, manifest })
+        Ok(Self { group: group_id(head.group)?, target: head.target, vote, manifest })
     }
 
     pub(crate) fn meta(&self) -> io::Result<SnapshotMeta> {

@@ -108,16 +108,19 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RangeInclusive<LogId>,
     ) -> Result<Vec<LogId>, io::Error> {
-        let (first, last) = (range.start().index, range.end().index);
-        let mut ids: Vec<LogId> =
-            self.wal.key_positions(self.group, first, last).into_iter().map(from_pos).collect();
-        // The first id may be the purged one, which the WAL holds beside its entries.
-        if ids.first() != Some(range.start()) {
-            ids.insert(0, *range.start());
+        // Trap of this openraft: its documentation asks for the first id of every leader, its
+        // code holds the last one of each.
+        let (start, end) = (*range.start(), *range.end());
+        let firsts = self.wal.key_positions(self.group, start.index, end.index);
+        let mut ids: Vec<LogId> = Vec::new();
+        let mut term = start.leader_id;
+        for first in firsts.into_iter().map(from_pos).filter(|id| id.index > start.index) {
+            if first.leader_id != term {
+                ids.push(LogId::new(term, first.index - 1));
+                term = first.leader_id;
+            }
         }
-        if ids.last() != Some(range.end()) {
-            ids.push(*range.end());
-        }
+        ids.push(end);
         Ok(ids)
     }
 }
