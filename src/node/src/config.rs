@@ -2,9 +2,9 @@
 //!
 //! Later sources win: file, then `TRINE_<SECTION>_<KEY>`, then `--set`. [`Config::parse`] is a
 //! pure function of these three texts; it touches nothing and reports every mistake it finds
-//! with the place where it stands. `KEYS` in `read` is the one list of keys: names, kinds and defaults.
-//! What may change while the cluster runs (topics, sources, pipelines) is not configuration but
-//! rows of the group `m0`.
+//! with the place where it stands. `KEYS` in `read` is the one list of keys: names, kinds and
+//! defaults. What may change while the cluster runs (topics, sources, pipelines) is not
+//! configuration but rows of the group `m0`.
 
 use std::fmt;
 use std::net::SocketAddr;
