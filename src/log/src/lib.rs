@@ -1,1 +1,50 @@
-//! log
+//! The log: topics, partitions, idempotent producers, committed offsets, consumer groups,
+//! retention, and the collector's ledger.
+//!
+//! The desired state (topics and their settings) is the machine of tag `LOG` in `m0`; partitions
+//! live in the data groups, each in the one that `m0` assigned at creation. Both are made through
+//! [`LogShared`] before the groups exist; [`LogService`] is what gateways call afterwards.
+//!
+//! A record batch is proposed as the client sent it, after [`batch::validate`]. Apply judges its
+//! producer, gives it the next offset of its partition and the term as leader epoch (both lie
+//! outside its checksum), and hands it to the partition's segment stream. Nothing else consumes
+//! offsets, so they are dense; the high watermark is the end of what is applied.
+//!
+//! Invariants:
+//! * Apply writes no row for a produce and touches no disk: replicas are rows at checkpoints
+//!   only, segments are written by their own thread, and both are replayed from the WAL.
+//! * Equal commands give byte-equal segments: rolls, retention and expiry are commands, or
+//!   follow from sizes and the time that the leader stamped.
+//! * The log's start and the watermark never move back.
+//! * A topic made anew has a new id, and nothing of the old one is found under it.
+//! * A file's record and its ledger row are one command.
+//!
+//! Transactions and compaction are not here yet; batches that need them are refused.
+
+pub mod batch;
+mod command;
+pub mod configs;
+mod data;
+mod error;
+pub mod groups;
+pub mod limits;
+mod offsets;
+mod partition;
+mod producers;
+pub mod records;
+mod service;
+mod shared;
+mod topics;
+mod types;
+
+pub use error::LogError;
+pub use service::{Acks, ConfigChange, LogOptions, LogService, check_name};
+pub use shared::LogShared;
+pub use types::{
+    CommittedOffset, FetchSpec, Fetched, LedgerRow, ListedOffset, Mode, OffsetQuery,
+    OffsetToCommit, OnceFile, OnceOutcome, PartKey, PartitionStatus, Produced, Topic, TopicRef,
+    TopicSpec,
+};
+
+#[cfg(test)]
+mod tests;

@@ -195,6 +195,11 @@ impl Stream {
         self.0.read_file(plan, from_offset, max_bytes)
     }
 
+    /// As [`Self::read`], when memory has the frames: never touches the disk.
+    pub fn read_memory(&self, from_offset: u64, max_bytes: usize) -> Option<Vec<Bytes>> {
+        self.0.state.lock().read_tail(from_offset, max_bytes)
+    }
+
     /// The first frame whose newest timestamp is at least `ts`.
     pub fn find_time(&self, ts: i64) -> io::Result<Option<TimedFrame>> {
         let base = {

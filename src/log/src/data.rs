@@ -1,0 +1,417 @@
+//! The log's machine in a data group.
+//!
+//! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `P` + topic id +
+//! partition + number: its producers; `O` + group + topic id + partition: a committed offset;
+//! `F` + source: a fence; `L` + topic id + partition + source + file key: a ledger entry;
+//! `gr…`: consumer groups. Numbers are big-endian; group and source have a u16 length before
+//! them. Replica and producer rows are written at checkpoints only, the others in apply.
+//!
+//! Invariant: files that a durable checkpoint speaks of exist until a later checkpoint is
+//! durable; directories of deleted replicas therefore go at the second checkpoint after.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use base::codec;
+use bytes::Bytes;
+use consensus::{ApplyAt, Fatal, Rows, SnapshotFile, StateMachine};
+use parking_lot::Mutex;
+use segment::Stream;
+
+use crate::batch::{self, frame_info};
+use crate::command::{self, Control, ControlReply, DataCommand, OnceEntry, OnceHead, ProduceReply};
+use crate::groups;
+use crate::limits::{PRODUCERS_PER_ROW, SYNC_THREADS};
+use crate::offsets::OffsetRow;
+use crate::partition::{PartRow, PartState, Partition};
+use crate::producers::Producer;
+use crate::shared::{GroupView, LogShared};
+use crate::types::{LedgerRow, OnceOutcome, PartKey};
+
+/// Keys of rows, also used by readers.
+pub(crate) mod keys {
+    use super::PartKey;
+
+    pub(crate) fn part(kind: u8, key: &PartKey) -> Vec<u8> {
+        [&[kind], &key.topic.as_bytes()[..], &key.partition.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn part_of(bytes: &[u8]) -> Option<PartKey> {
+        let (topic, partition) = bytes.split_first_chunk::<16>()?;
+        let partition = u32::from_be_bytes(partition.first_chunk::<4>().copied()?);
+        Some(PartKey { topic: uuid::Uuid::from_bytes(*topic), partition })
+    }
+
+    fn sized(text: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        [&len.to_be_bytes()[..], text].concat()
+    }
+
+    pub(crate) fn fence(source: &str) -> Vec<u8> {
+        [b"F", source.as_bytes()].concat()
+    }
+
+    pub(crate) fn ledger(key: &PartKey, source: &str, file: &[u8]) -> Vec<u8> {
+        [part(b'L', key), sized(source.as_bytes()), file.to_vec()].concat()
+    }
+
+    pub(crate) fn offsets(group: &str) -> Vec<u8> {
+        [vec![b'O'], sized(group.as_bytes())].concat()
+    }
+
+    pub(crate) fn offset(group: &str, key: &PartKey) -> Vec<u8> {
+        let part = part(b'O', key);
+        [offsets(group), part.get(1..).unwrap_or_default().to_vec()].concat()
+    }
+}
+
+/// The machine of one data group.
+pub(crate) struct DataMachine {
+    shared: LogShared,
+    view: Arc<GroupView>,
+    /// Deleted since the latest checkpoint, and before it.
+    removed: Vec<Arc<Partition>>,
+    removed_before: Vec<Arc<Partition>>,
+    /// Files of the latest checkpoint.
+    files: BTreeMap<PartKey, Vec<SnapshotFile>>,
+}
+
+impl DataMachine {
+    pub(crate) fn new(shared: LogShared, view: Arc<GroupView>) -> Self {
+        let (removed, removed_before, files) = Default::default();
+        Self { shared, view, removed, removed_before, files }
+    }
+
+    fn produce(&self, at: &ApplyAt, key: &PartKey, batch: &Bytes) -> Result<ProduceReply, Fatal> {
+        match self.view.get(key) {
+            Some(part) => part.append(at, batch),
+            None => Ok(ProduceReply::UnknownPartition),
+        }
+    }
+
+    fn once(
+        &self,
+        at: &ApplyAt,
+        head: &OnceHead,
+        mut batches: Bytes,
+        rows: &mut Rows<'_>,
+    ) -> Result<Vec<OnceOutcome>, Fatal> {
+        let fence = read_fence(rows, &head.source)?;
+        if head.epoch < fence {
+            return Ok(vec![OnceOutcome::Fenced(fence); head.files.len()]);
+        }
+        if head.epoch > fence {
+            rows.put(&keys::fence(&head.source), codec::encode(&head.epoch));
+        }
+        let mut outcomes = Vec::with_capacity(head.files.len());
+        for file in &head.files {
+            let len = usize::try_from(file.batch_len).unwrap_or(usize::MAX);
+            if len > batches.len() {
+                outcomes.push(OnceOutcome::BadBatch);
+                continue;
+            }
+            let batch = batches.split_to(len);
+            outcomes.push(self.once_file(at, head, file, &batch, rows)?);
+        }
+        Ok(outcomes)
+    }
+
+    fn once_file(
+        &self,
+        at: &ApplyAt,
+        head: &OnceHead,
+        file: &OnceEntry,
+        batch: &Bytes,
+        rows: &mut Rows<'_>,
+    ) -> Result<OnceOutcome, Fatal> {
+        let key = keys::ledger(&head.key, &head.source, &file.file_key);
+        if let Some(value) = rows.get(&key)? {
+            let row: LedgerRow = codec::decode(&value)?;
+            if row.version == file.version {
+                return Ok(OnceOutcome::Already(row.offset));
+            }
+        }
+        // Only what a plain produce could not do: the batch must be acceptable in apply too,
+        // as the proposer may be another node.
+        if batch::validate(batch).is_err() {
+            return Ok(OnceOutcome::BadBatch);
+        }
+        match self.produce(at, &head.key, batch)? {
+            ProduceReply::Done { base_offset, .. } => {
+                let version = file.version.clone();
+                let row = LedgerRow { version, offset: base_offset, state: 0, time_ms: at.time_ms };
+                rows.put(&key, codec::encode(&row));
+                Ok(OnceOutcome::Appended(base_offset))
+            }
+            ProduceReply::UnknownPartition => Ok(OnceOutcome::NoPartition),
+            ProduceReply::Corrupt | ProduceReply::OutOfOrder | ProduceReply::OldEpoch => {
+                Ok(OnceOutcome::BadBatch)
+            }
+        }
+    }
+
+    fn control(
+        &mut self,
+        at: &ApplyAt,
+        command: Control,
+        rows: &mut Rows<'_>,
+    ) -> Result<ControlReply, Fatal> {
+        match command {
+            Control::CreateReplica { key, settings } => {
+                if self.view.get(&key).is_none() {
+                    let dir = format!("{}-{}.{}", key.topic.simple(), key.partition, at.index);
+                    let stream = self.stream(&dir, &[])?;
+                    self.add(Partition::new(key, at.group, dir, stream, PartState::new(settings)));
+                }
+                Ok(ControlReply::Done)
+            }
+            Control::DeleteReplica { key } => self.delete_replica(&key, rows),
+            Control::ConfigureReplica { key, settings } => Ok(self.with(&key, |part| {
+                let mut state = part.state.lock();
+                state.settings = settings;
+                state.dirty = true;
+                ControlReply::Done
+            })),
+            Control::SetLogStart { key, offset } => {
+                Ok(self.with(&key, |part| match part.set_log_start(offset) {
+                    Ok(start) => ControlReply::LogStart(start),
+                    Err((start, end)) => ControlReply::OutOfRange { start, end },
+                }))
+            }
+            Control::ExpireProducers { key, before_ms } => Ok(self.with(&key, |part| {
+                let mut state = part.state.lock();
+                state.producers.expire(before_ms);
+                state.dirty = true;
+                ControlReply::Done
+            })),
+            Control::Fence { source, epoch } => {
+                let fence = read_fence(rows, &source)?.max(epoch);
+                rows.put(&keys::fence(&source), codec::encode(&fence));
+                Ok(ControlReply::Fence(fence))
+            }
+            Control::MarkLedger { key, source, file_key, version, state } => {
+                let key = keys::ledger(&key, &source, &file_key);
+                let row = rows.get(&key)?.map(|v| codec::decode::<LedgerRow>(&v)).transpose()?;
+                let Some(mut row) = row.filter(|row| row.version == version) else {
+                    return Ok(ControlReply::OtherVersion);
+                };
+                row.state = state;
+                rows.put(&key, codec::encode(&row));
+                Ok(ControlReply::Done)
+            }
+            Control::CommitOffsets { group, offsets } => {
+                for entry in offsets {
+                    let row = OffsetRow::of(&entry, at.time_ms);
+                    rows.put(&keys::offset(&group, &entry.key), codec::encode(&row));
+                }
+                Ok(ControlReply::Done)
+            }
+            Control::DeleteOffsets { group, keys } => delete_offsets(&group, keys, rows),
+        }
+    }
+
+    fn with(&self, key: &PartKey, act: impl FnOnce(&Partition) -> ControlReply) -> ControlReply {
+        self.view.get(key).map_or(ControlReply::UnknownPartition, |part| act(&part))
+    }
+
+    fn stream(&self, dir: &str, segments: &[segment::SegmentInfo]) -> io::Result<Stream> {
+        let path = self.shared.group_dir(self.view.group).join(dir);
+        Stream::open(&self.shared.0.writer, path, segments, frame_info)
+    }
+
+    fn add(&self, part: Partition) {
+        self.view.parts.write().insert(part.key, Arc::new(part));
+        self.view.changes.send_modify(|n| *n += 1);
+    }
+
+    fn delete_replica(
+        &mut self,
+        key: &PartKey,
+        rows: &mut Rows<'_>,
+    ) -> Result<ControlReply, Fatal> {
+        let part = self.view.parts.write().remove(key);
+        let Some(part) = part else { return Ok(ControlReply::Done) };
+        part.stream.close();
+        for kind in [b'R', b'P', b'L'] {
+            for (row, _) in rows.scan(&keys::part(kind, key))? {
+                rows.delete(&row);
+            }
+        }
+        self.removed.push(part);
+        self.view.changes.send_modify(|n| *n += 1);
+        Ok(ControlReply::Done)
+    }
+
+    /// Deletes what no durable checkpoint speaks of any more.
+    fn forget_removed(&mut self) {
+        let gone = std::mem::replace(&mut self.removed_before, std::mem::take(&mut self.removed));
+        for part in gone {
+            if let Err(error) = part.stream.clone().remove() {
+                tracing::warn!(dir = %part.dir, "a deleted replica stays until restart: {error}");
+            }
+        }
+    }
+
+    fn write_rows(&mut self, part: &Partition, rows: &mut Rows<'_>) {
+        let mut state = part.state.lock();
+        let all: Vec<(i64, &Producer)> = state.producers.iter().map(|(id, p)| (*id, p)).collect();
+        let chunks = all.chunks(PRODUCERS_PER_ROW);
+        let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        for (number, chunk) in (0u32..).zip(chunks) {
+            rows.put(&producers_key(&part.key, number), codec::encode(&chunk));
+        }
+        for number in count..state.producer_rows {
+            rows.delete(&producers_key(&part.key, number));
+        }
+        state.producer_rows = count;
+        let row = part.row(&state);
+        rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
+        self.files.insert(part.key, self.snapshot_files(&row));
+        state.dirty = false;
+    }
+
+    fn snapshot_files(&self, row: &PartRow) -> Vec<SnapshotFile> {
+        let group = self.view.group;
+        let path = |name: String| format!("parts/{group}/{}/{name}", row.dir);
+        let file =
+            |s: &segment::SegmentInfo| SnapshotFile { path: path(s.file_name()), len: s.len };
+        row.segments.iter().map(file).collect()
+    }
+}
+
+fn producers_key(key: &PartKey, number: u32) -> Vec<u8> {
+    [keys::part(b'P', key), number.to_be_bytes().to_vec()].concat()
+}
+
+fn read_fence(rows: &Rows<'_>, source: &str) -> Result<u64, Fatal> {
+    let value = rows.get(&keys::fence(source))?;
+    Ok(value.map(|v| codec::decode(&v)).transpose()?.unwrap_or(0))
+}
+
+fn delete_offsets(
+    group: &str,
+    keys: Option<Vec<PartKey>>,
+    rows: &mut Rows<'_>,
+) -> Result<ControlReply, Fatal> {
+    match keys {
+        Some(keys) => keys.iter().for_each(|key| rows.delete(&keys::offset(group, key))),
+        None => {
+            for (row, _) in rows.scan(&keys::offsets(group))? {
+                rows.delete(&row);
+            }
+        }
+    }
+    Ok(ControlReply::Done)
+}
+
+/// Syncs streams, several at a time: a sync of one file is mostly waiting.
+fn sync_all(streams: Vec<Stream>, threads: usize) -> io::Result<()> {
+    if streams.len() < 2 || threads < 2 {
+        return streams.iter().try_for_each(Stream::sync);
+    }
+    let work = Arc::new(Mutex::new(streams));
+    let failure = Arc::new(Mutex::new(Ok(())));
+    let workers: Vec<_> = (0..threads.min(work.lock().len()))
+        .map(|_| {
+            let (work, failure) = (work.clone(), failure.clone());
+            base::task::thread("checkpoint", move || {
+                loop {
+                    let Some(stream) = work.lock().pop() else { return };
+                    if let Err(error) = stream.sync() {
+                        *failure.lock() = Err(error);
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        if worker.join().is_err() {
+            return Err(io::Error::other("a checkpoint thread panicked"));
+        }
+    }
+    std::mem::replace(&mut *failure.lock(), Ok(()))
+}
+
+impl StateMachine for DataMachine {
+    fn apply(&mut self, at: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal> {
+        match command::decode(&command) {
+            Ok(DataCommand::Produce { key, batch }) => Ok(self.produce(at, &key, &batch)?.encode()),
+            Ok(DataCommand::Once { head, batches }) => {
+                Ok(codec::encode(&self.once(at, &head, batches, rows)?).into())
+            }
+            Ok(DataCommand::Control(control)) => {
+                Ok(codec::encode(&self.control(at, control, rows)?).into())
+            }
+            Ok(DataCommand::Groups(command)) => {
+                groups::apply_command(command, rows);
+                Ok(codec::encode(&ControlReply::Done).into())
+            }
+            // Nothing decodes from an empty reply: the proposer sees an error.
+            Err(_) => Ok(Bytes::new()),
+        }
+    }
+
+    fn checkpoint(&mut self, rows: &mut Rows<'_>) -> Result<(), Fatal> {
+        self.forget_removed();
+        let parts = self.view.all();
+        parts.iter().for_each(|part| part.stream.begin_checkpoint());
+        self.files.retain(|key, _| self.view.parts.read().contains_key(key));
+        let dirty: Vec<_> = parts.into_iter().filter(|p| p.state.lock().dirty).collect();
+        sync_all(dirty.iter().map(|p| p.stream.clone()).collect(), SYNC_THREADS)?;
+        for part in dirty {
+            self.write_rows(&part, rows);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
+        let old = std::mem::take(&mut *self.view.parts.write());
+        old.values().for_each(|part| part.stream.close());
+        self.removed.clear();
+        self.removed_before.clear();
+        self.files.clear();
+        let disk = &self.shared.0.env.disk;
+        let dir = self.shared.group_dir(self.view.group);
+        disk.create_dir_all(&dir)?;
+        let mut known = Vec::new();
+        for (key, value) in rows.scan(b"R")? {
+            let row: PartRow = codec::decode(&value)?;
+            let key = keys::part_of(key.get(1..).unwrap_or_default())
+                .ok_or_else(|| Fatal("a replica row with a damaged key".to_owned()))?;
+            let mut state = PartState::from_row(&row);
+            for (_, value) in rows.scan(&keys::part(b'P', &key))? {
+                state.producers.extend(codec::decode(&value)?);
+            }
+            let stream = self.stream(&row.dir, &row.segments)?;
+            known.push(dir.join(&row.dir));
+            self.files.insert(key, self.snapshot_files(&row));
+            self.add(Partition::new(key, self.view.group, row.dir, stream, state));
+        }
+        for path in disk.read_dir(&dir)? {
+            if !known.contains(&path) {
+                disk.remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> Vec<SnapshotFile> {
+        self.files.values().flatten().cloned().collect()
+    }
+
+    fn digest(&mut self, add: &mut dyn FnMut(&[u8])) -> Result<(), Fatal> {
+        for part in self.view.all() {
+            let state = part.state.lock();
+            let mut row = part.row(&state);
+            // How many rows hold the producers depends on when this node made a checkpoint.
+            row.producer_rows = 0;
+            add(&codec::encode(&(part.key, row)));
+            for producer in state.producers.iter() {
+                add(&codec::encode(&producer));
+            }
+        }
+        Ok(())
+    }
+}

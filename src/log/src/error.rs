@@ -1,0 +1,180 @@
+//! Errors as Kafka clients know them.
+
+use base::NodeId;
+use consensus::{ProposeError, ReadError};
+
+use crate::batch::BatchError;
+
+/// Why the log refused. Each variant has one error code of the Kafka protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Another node leads the partition or coordinates the group. Retry there.
+    #[error("led by {}", leader.map_or("nobody yet".to_owned(), |n| format!("node {n}")))]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// No such topic or partition here.
+    #[error("unknown topic or partition")]
+    UnknownTopicOrPartition,
+    /// No topic has this id.
+    #[error("unknown topic id")]
+    UnknownTopicId,
+    /// The offset lies before the log's start or after its end.
+    #[error("offset {offset} is outside {start}..={end}")]
+    OffsetOutOfRange {
+        /// What was asked for.
+        offset: i64,
+        /// First offset.
+        start: i64,
+        /// High watermark.
+        end: i64,
+    },
+    /// A producer's batch does not follow its previous one.
+    #[error("out of order sequence number")]
+    OutOfOrderSequence,
+    /// A newer instance of the producer is at work.
+    #[error("producer epoch is fenced")]
+    InvalidProducerEpoch,
+    /// The producer's state is gone.
+    #[error("unknown producer id")]
+    UnknownProducerId,
+    /// The batch is larger than `max.message.bytes`.
+    #[error("batch of {bytes} bytes exceeds max.message.bytes = {limit}")]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The topic's limit.
+        limit: usize,
+    },
+    /// The batch is damaged.
+    #[error("corrupt message: {0}")]
+    CorruptMessage(String),
+    /// The batch is well-formed and still not acceptable.
+    #[error("invalid record: {0}")]
+    InvalidRecord(String),
+    /// The message format is older than v2.
+    #[error("unsupported message format")]
+    UnsupportedForMessageFormat,
+    /// The compression is not one that is known.
+    #[error("unsupported compression type")]
+    UnsupportedCompression,
+    /// The timestamp lies outside what the topic takes.
+    #[error("invalid timestamp")]
+    InvalidTimestamp,
+    /// A topic of that name exists.
+    #[error("topic {0:?} exists already")]
+    TopicExists(String),
+    /// The name is not a legal topic name.
+    #[error("{0}")]
+    InvalidTopic(String),
+    /// The number of partitions is not possible.
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// The replication factor is not possible.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// A setting is unknown or its value not possible.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// The request is not possible.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// Fewer replicas are alive than `min.insync.replicas` asks for; nothing was written.
+    #[error("not enough in-sync replicas")]
+    NotEnoughReplicas,
+    /// The leader epoch of the request is older than the partition's.
+    #[error("leader epoch is fenced")]
+    FencedLeaderEpoch,
+    /// The leader epoch of the request is newer than what this node knows.
+    #[error("unknown leader epoch")]
+    UnknownLeaderEpoch,
+    /// A committed offset's metadata text is too long.
+    #[error("offset metadata too large")]
+    OffsetMetadataTooLarge,
+    /// The node is below its disk reserve, or a file cannot be read. KAFKA_STORAGE_ERROR.
+    #[error("storage: {0}")]
+    Storage(String),
+    /// The outcome is unknown: it may have happened, or may happen yet. REQUEST_TIMED_OUT.
+    #[error("no confirmation in time")]
+    Timeout,
+    /// Something this node did not expect. UNKNOWN_SERVER_ERROR.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl LogError {
+    /// The error code of the Kafka protocol.
+    pub fn code(&self) -> i16 {
+        match self {
+            Self::OffsetOutOfRange { .. } => 1,
+            Self::CorruptMessage(_) => 2,
+            Self::UnknownTopicOrPartition => 3,
+            Self::NotLeader { .. } => 6,
+            Self::Timeout => 7,
+            Self::MessageTooLarge { .. } => 10,
+            Self::OffsetMetadataTooLarge => 12,
+            Self::InvalidTopic(_) => 17,
+            Self::NotEnoughReplicas => 19,
+            Self::InvalidTimestamp => 32,
+            Self::TopicExists(_) => 36,
+            Self::InvalidPartitions(_) => 37,
+            Self::InvalidReplicationFactor(_) => 38,
+            Self::InvalidConfig(_) => 40,
+            Self::InvalidRequest(_) => 42,
+            Self::UnsupportedForMessageFormat => 43,
+            Self::OutOfOrderSequence => 45,
+            Self::InvalidProducerEpoch => 47,
+            Self::Storage(_) => 56,
+            Self::UnknownProducerId => 59,
+            Self::FencedLeaderEpoch => 74,
+            Self::UnknownLeaderEpoch => 75,
+            Self::UnsupportedCompression => 76,
+            Self::InvalidRecord(_) => 87,
+            Self::UnknownTopicId => 100,
+            Self::Internal(_) => -1,
+        }
+    }
+}
+
+impl From<ProposeError> for LogError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader, .. } => Self::NotLeader { leader },
+            ProposeError::Unknown { .. } => Self::Timeout,
+            ProposeError::DiskReserve { .. } => Self::Storage(error.to_string()),
+            ProposeError::TooLarge { bytes, limit } => Self::MessageTooLarge { bytes, limit },
+        }
+    }
+}
+
+impl From<ReadError> for LogError {
+    fn from(_: ReadError) -> Self {
+        Self::Timeout
+    }
+}
+
+impl From<std::io::Error> for LogError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+impl From<base::codec::DecodeError> for LogError {
+    fn from(error: base::codec::DecodeError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<BatchError> for LogError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::OldFormat => Self::UnsupportedForMessageFormat,
+            BatchError::UnknownCompression(_) => Self::UnsupportedCompression,
+            BatchError::Damaged(_) | BatchError::Checksum | BatchError::Length { .. } => {
+                Self::CorruptMessage(error.to_string())
+            }
+            BatchError::Refused(_) => Self::InvalidRecord(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Limits of the log.
+
+use base::limits::{KIB, MAX_COMMAND_BYTES, MIB};
+
+/// Largest value that `max.message.bytes` takes: a batch and its envelope must fit a command.
+pub const MAX_BATCH_BYTES: usize = MAX_COMMAND_BYTES - 64 * KIB;
+
+/// Default of `max.message.bytes`, as Kafka's.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = MIB + 12;
+
+/// Largest result of decompressing one batch, in bytes.
+pub const MAX_DECOMPRESSED_BYTES: usize = 64 * MIB;
+
+/// Batches that are remembered for each producer, as Kafka's.
+pub const PRODUCER_BATCHES: usize = 5;
+
+/// Producers remembered for each partition; the one longest idle goes first.
+pub const MAX_PRODUCERS: usize = 10_000;
+
+/// Producers in one row of a checkpoint.
+pub const PRODUCERS_PER_ROW: usize = 400;
+
+/// Producers idle for so long are forgotten; Kafka's `producer.id.expiration.ms`.
+pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
+
+/// Producer ids that a node takes from `m0` at once.
+pub const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// Partitions of one topic.
+pub const MAX_PARTITIONS: u32 = 1000;
+
+/// Partitions of all topics.
+pub const MAX_ALL_PARTITIONS: usize = 10_000;
+
+/// Entries of the epoch cache of one partition; the oldest go first.
+pub const MAX_EPOCHS: usize = 1000;
+
+/// Length of a topic name, as Kafka's.
+pub const MAX_TOPIC_NAME: usize = 249;
+
+/// Length of the metadata text of a committed offset, as Kafka's.
+pub const MAX_OFFSET_METADATA: usize = 4096;
+
+/// Length of a consumer group's name.
+pub const MAX_GROUP_NAME: usize = 4096;
+
+/// Offsets in one commit.
+pub const MAX_OFFSETS_PER_COMMIT: usize = 10_000;
+
+/// Length of a ledger's source name, file key and version, in bytes.
+pub const MAX_LEDGER_KEY: usize = 8 * KIB;
+
+/// Bytes of batches in one conditional append; more is split.
+pub const ONCE_COMMAND_BYTES: usize = 4 * MIB;
+
+/// Threads that sync streams for a checkpoint.
+pub const SYNC_THREADS: usize = 8;
+
+/// Largest answer of one internal read, in bytes.
+pub const MAX_READ_BYTES: usize = 32 * MIB;

@@ -1,0 +1,272 @@
+//! One partition's replica on this node: its stream and what apply knows about it.
+
+use std::io;
+
+use base::GroupId;
+use bytes::{Bytes, BytesMut};
+use consensus::{ApplyAt, Fatal};
+use parking_lot::Mutex;
+use segment::{SegmentInfo, Stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::batch::{self, BatchHeader};
+use crate::command::ProduceReply;
+use crate::configs::ReplicaSettings;
+use crate::limits::MAX_EPOCHS;
+use crate::producers::{Producers, Verdict};
+use crate::types::{PartKey, PartitionStatus};
+
+/// A replica. Readers share it with the machine that applies.
+pub(crate) struct Partition {
+    pub(crate) key: PartKey,
+    pub(crate) group: GroupId,
+    /// Name of its directory, which no other replica ever has.
+    pub(crate) dir: String,
+    pub(crate) stream: Stream,
+    pub(crate) state: Mutex<PartState>,
+    /// The end offset, for those who wait for data.
+    pub(crate) end: watch::Sender<i64>,
+}
+
+/// What apply keeps in memory and a checkpoint writes into rows.
+#[derive(Clone, Debug)]
+pub(crate) struct PartState {
+    /// Offset of the next record; the high watermark.
+    pub(crate) end: i64,
+    /// First offset that may be read.
+    pub(crate) log_start: i64,
+    /// Terms with the first offset appended in each.
+    pub(crate) epochs: Vec<(i32, i64)>,
+    pub(crate) producers: Producers,
+    pub(crate) settings: ReplicaSettings,
+    /// When the newest segment got its first record.
+    pub(crate) active_since_ms: i64,
+    /// Changed since the latest checkpoint.
+    pub(crate) dirty: bool,
+    /// Rows that hold the producers since the latest checkpoint.
+    pub(crate) producer_rows: u32,
+}
+
+/// A partition in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartRow {
+    pub(crate) dir: String,
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) end: i64,
+    pub(crate) log_start: i64,
+    pub(crate) epochs: Vec<(i32, i64)>,
+    pub(crate) settings: ReplicaSettings,
+    pub(crate) active_since_ms: i64,
+    pub(crate) producer_rows: u32,
+}
+
+impl PartState {
+    pub(crate) fn new(settings: ReplicaSettings) -> Self {
+        Self {
+            end: 0,
+            log_start: 0,
+            epochs: Vec::new(),
+            producers: Producers::default(),
+            settings,
+            active_since_ms: 0,
+            dirty: true,
+            producer_rows: 0,
+        }
+    }
+
+    pub(crate) fn from_row(row: &PartRow) -> Self {
+        Self {
+            end: row.end,
+            log_start: row.log_start,
+            epochs: row.epochs.clone(),
+            producers: Producers::default(),
+            settings: row.settings,
+            active_since_ms: row.active_since_ms,
+            dirty: false,
+            producer_rows: row.producer_rows,
+        }
+    }
+
+    /// Whether the next batch of `len` bytes begins a new segment.
+    fn must_roll(&self, active_len: u64, len: usize, time_ms: i64) -> bool {
+        let full = active_len + len as u64 > self.settings.segment_bytes;
+        let old = time_ms.saturating_sub(self.active_since_ms) > self.settings.segment_ms;
+        active_len > 0 && (full || old)
+    }
+
+    fn note_epoch(&mut self, epoch: i32) {
+        if self.epochs.last().is_some_and(|(last, _)| *last >= epoch) {
+            return;
+        }
+        self.epochs.push((epoch, self.end));
+        if self.epochs.len() > MAX_EPOCHS {
+            self.epochs.remove(0);
+        }
+    }
+
+    /// Kafka's OffsetForLeaderEpoch: the largest epoch here up to `epoch`, and where it ends.
+    /// `current` is the group's term; a term without a record ends where the log ends.
+    pub(crate) fn epoch_end(&self, epoch: i32, current: i32) -> Option<(i32, i64)> {
+        if epoch < 0 || epoch > current {
+            return None;
+        }
+        let after = self.epochs.partition_point(|(e, _)| *e <= epoch);
+        match self.epochs.get(after) {
+            None => Some((epoch, self.end)),
+            Some((_, start)) => {
+                let floor = after.checked_sub(1).and_then(|i| self.epochs.get(i));
+                Some((floor.map_or(epoch, |(e, _)| *e), *start))
+            }
+        }
+    }
+
+    /// The epoch of the record at `offset`.
+    pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
+        let after = self.epochs.partition_point(|(_, start)| *start <= offset);
+        after.checked_sub(1).and_then(|i| self.epochs.get(i)).map_or(-1, |(e, _)| *e)
+    }
+}
+
+/// Kafka knows terms as 32-bit epochs.
+pub(crate) fn epoch_of(term: u64) -> i32 {
+    i32::try_from(term).unwrap_or(i32::MAX)
+}
+
+impl Partition {
+    pub(crate) fn new(
+        key: PartKey,
+        group: GroupId,
+        dir: String,
+        stream: Stream,
+        state: PartState,
+    ) -> Self {
+        let end = watch::Sender::new(state.end);
+        Self { key, group, dir, stream, state: Mutex::new(state), end }
+    }
+
+    /// Applies one batch: judges its producer, assigns offset and epoch, appends.
+    pub(crate) fn append(&self, at: &ApplyAt, batch: &Bytes) -> Result<ProduceReply, Fatal> {
+        let Ok(header) = BatchHeader::parse(batch) else { return Ok(ProduceReply::Corrupt) };
+        if header.len != batch.len() || header.last_offset_delta < 0 {
+            return Ok(ProduceReply::Corrupt);
+        }
+        let mut state = self.state.lock();
+        let log_start = state.log_start;
+        match state.producers.judge(&header) {
+            Verdict::Append => {}
+            Verdict::Duplicate(base_offset) => {
+                return Ok(ProduceReply::Done { base_offset, log_start });
+            }
+            Verdict::OutOfOrder => return Ok(ProduceReply::OutOfOrder),
+            Verdict::OldEpoch => return Ok(ProduceReply::OldEpoch),
+        }
+        let base_offset = state.end;
+        let Some(end) = base_offset.checked_add(i64::from(header.last_offset_delta) + 1) else {
+            return Ok(ProduceReply::Corrupt);
+        };
+        let epoch = epoch_of(at.term);
+        // The one copy: base offset and epoch are set in it, outside the checksum.
+        let mut bytes = BytesMut::from(&batch[..]);
+        batch::assign(&mut bytes, base_offset, epoch);
+        let active_len = self.stream.active_len();
+        if state.must_roll(active_len, bytes.len(), at.time_ms) {
+            self.stream.roll();
+            state.active_since_ms = at.time_ms;
+        } else if active_len == 0 {
+            state.active_since_ms = at.time_ms;
+        }
+        let (from, to) = (offset(base_offset)?, offset(end)?);
+        self.stream.append(from, to, header.max_timestamp_ms, bytes.freeze())?;
+        state.note_epoch(epoch);
+        state.producers.note(&header, base_offset, at.time_ms);
+        state.end = end;
+        state.dirty = true;
+        drop(state);
+        self.end.send_replace(end);
+        Ok(ProduceReply::Done { base_offset, log_start })
+    }
+
+    /// Moves the log's start up to `offset`, and hides segments below it.
+    pub(crate) fn set_log_start(&self, start: i64) -> Result<i64, (i64, i64)> {
+        let mut state = self.state.lock();
+        if start > state.end || start < 0 {
+            return Err((state.log_start, state.end));
+        }
+        if start > state.log_start {
+            state.log_start = start;
+            state.dirty = true;
+            if start == state.end {
+                // The newest segment goes with the next one's first record.
+                self.stream.roll();
+            }
+        }
+        self.stream.trim_before(u64::try_from(state.log_start).unwrap_or(0));
+        Ok(state.log_start)
+    }
+
+    /// Log start and end.
+    pub(crate) fn bounds(&self) -> (i64, i64) {
+        let state = self.state.lock();
+        (state.log_start, state.end)
+    }
+
+    /// Batches from `from` on; the caller has checked the bounds.
+    pub(crate) fn read(&self, from: i64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
+        self.stream.read(u64::try_from(from).unwrap_or(0), max_bytes)
+    }
+
+    pub(crate) fn status(&self) -> PartitionStatus {
+        let (log_start_offset, end_offset) = self.bounds();
+        PartitionStatus {
+            key: self.key,
+            group: self.group,
+            log_start_offset,
+            end_offset,
+            bytes: self.stream.total_len(),
+            segments: self.stream.segments().len(),
+        }
+    }
+
+    pub(crate) fn row(&self, state: &PartState) -> PartRow {
+        PartRow {
+            dir: self.dir.clone(),
+            segments: self.stream.segments(),
+            end: state.end,
+            log_start: state.log_start,
+            epochs: state.epochs.clone(),
+            settings: state.settings,
+            active_since_ms: state.active_since_ms,
+            producer_rows: state.producer_rows,
+        }
+    }
+}
+
+fn offset(value: i64) -> Result<u64, Fatal> {
+    u64::try_from(value).map_err(|_| Fatal(format!("offset {value} in apply")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let settings = ReplicaSettings { segment_bytes: 1, segment_ms: 1 };
+        let mut state = PartState::new(settings);
+        for (epoch, end) in [(2, 0), (2, 5), (4, 10), (4, 11)] {
+            state.end = end;
+            state.note_epoch(epoch);
+        }
+        state.end = 20;
+        assert_eq!(state.epochs, [(2, 0), (4, 10)]);
+        let ends = |epoch| state.epoch_end(epoch, 6);
+        assert_eq!(ends(1), Some((1, 0)));
+        assert_eq!(ends(2), Some((2, 10)));
+        assert_eq!(ends(3), Some((2, 10)));
+        assert_eq!(ends(4), Some((4, 20)));
+        assert_eq!(ends(6), Some((6, 20)));
+        assert_eq!(ends(7), None);
+        assert_eq!((state.epoch_at(9), state.epoch_at(10)), (2, 4));
+    }
+}

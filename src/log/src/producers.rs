@@ -1,0 +1,180 @@
+//! Idempotent producers of one partition (KIP-98). Pure; runs inside apply.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{BatchHeader, add_sequence};
+use crate::limits::{MAX_PRODUCERS, PRODUCER_BATCHES};
+
+/// A remembered batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    first_sequence: i32,
+    last_sequence: i32,
+    base_offset: i64,
+}
+
+/// What a partition remembers of a producer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Producer {
+    epoch: i16,
+    last_time_ms: i64,
+    batches: VecDeque<Seen>,
+}
+
+/// Whether a batch may be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Append,
+    /// Held already, with this first offset.
+    Duplicate(i64),
+    OutOfOrder,
+    OldEpoch,
+}
+
+/// The producers of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Producers(BTreeMap<i64, Producer>);
+
+impl Producers {
+    /// Judges a batch of an idempotent producer; others may always append.
+    pub(crate) fn judge(&self, batch: &BatchHeader) -> Verdict {
+        if batch.producer_id < 0 {
+            return Verdict::Append;
+        }
+        // An unknown producer may begin anywhere: its state may have expired.
+        let Some(known) = self.0.get(&batch.producer_id) else { return Verdict::Append };
+        if batch.producer_epoch < known.epoch {
+            return Verdict::OldEpoch;
+        }
+        if batch.producer_epoch > known.epoch {
+            return if batch.base_sequence == 0 { Verdict::Append } else { Verdict::OutOfOrder };
+        }
+        let (first, last) = (batch.base_sequence, batch.last_sequence());
+        let same = |seen: &&Seen| seen.first_sequence == first && seen.last_sequence == last;
+        // KIP-98: a batch we already hold is acknowledged with its first offset.
+        if let Some(seen) = known.batches.iter().find(same) {
+            return Verdict::Duplicate(seen.base_offset);
+        }
+        let next = known.batches.back().map(|seen| add_sequence(seen.last_sequence, 1));
+        match next {
+            Some(next) if next != first => Verdict::OutOfOrder,
+            _ => Verdict::Append,
+        }
+    }
+
+    /// Notes an appended batch.
+    pub(crate) fn note(&mut self, batch: &BatchHeader, base_offset: i64, time_ms: i64) {
+        if batch.producer_id < 0 {
+            return;
+        }
+        if self.0.len() >= MAX_PRODUCERS && !self.0.contains_key(&batch.producer_id) {
+            let idlest = self.0.iter().min_by_key(|(id, p)| (p.last_time_ms, **id));
+            if let Some(id) = idlest.map(|(id, _)| *id) {
+                self.0.remove(&id);
+            }
+        }
+        let fresh =
+            || Producer { epoch: batch.producer_epoch, last_time_ms: 0, batches: VecDeque::new() };
+        let known = self.0.entry(batch.producer_id).or_insert_with(fresh);
+        if known.epoch != batch.producer_epoch {
+            *known = fresh();
+        }
+        known.last_time_ms = time_ms;
+        known.batches.push_back(Seen {
+            first_sequence: batch.base_sequence,
+            last_sequence: batch.last_sequence(),
+            base_offset,
+        });
+        if known.batches.len() > PRODUCER_BATCHES {
+            known.batches.pop_front();
+        }
+    }
+
+    /// Forgets producers that were last heard before `time_ms`.
+    pub(crate) fn expire(&mut self, time_ms: i64) {
+        self.0.retain(|_, producer| producer.last_time_ms >= time_ms);
+    }
+
+    /// Whether one was last heard before `time_ms`.
+    pub(crate) fn any_before(&self, time_ms: i64) -> bool {
+        self.0.values().any(|producer| producer.last_time_ms < time_ms)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&i64, &Producer)> {
+        self.0.iter()
+    }
+
+    pub(crate) fn extend(&mut self, producers: Vec<(i64, Producer)>) {
+        self.0.extend(producers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{build, validate, with_producer};
+    use crate::records::RecordRef;
+
+    fn batch(epoch: i16, sequence: i32, count: usize) -> BatchHeader {
+        let records = vec![RecordRef::value(b"x", 1); count];
+        validate(&with_producer(&build(&records), 9, epoch, sequence)).unwrap()
+    }
+
+    fn check(steps: &[(BatchHeader, Verdict)]) {
+        let (mut producers, mut offset) = (Producers::default(), 100);
+        for (i, (batch, verdict)) in steps.iter().enumerate() {
+            assert_eq!(producers.judge(batch), *verdict, "step {i}");
+            if *verdict == Verdict::Append {
+                producers.note(batch, offset, 0);
+                offset += i64::from(batch.record_count);
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_batches_get_their_first_offset() {
+        check(&[
+            (batch(0, 0, 2), Verdict::Append),
+            (batch(0, 2, 3), Verdict::Append),
+            (batch(0, 0, 2), Verdict::Duplicate(100)),
+            (batch(0, 2, 3), Verdict::Duplicate(102)),
+            (batch(0, 5, 1), Verdict::Append),
+        ]);
+    }
+
+    #[test]
+    fn gaps_and_forgotten_batches_are_out_of_order() {
+        check(&[
+            (batch(0, 7, 1), Verdict::Append),
+            (batch(0, 9, 1), Verdict::OutOfOrder),
+            (batch(0, 8, 1), Verdict::Append),
+            (batch(0, 9, 1), Verdict::Append),
+            (batch(0, 10, 1), Verdict::Append),
+            (batch(0, 11, 1), Verdict::Append),
+            (batch(0, 12, 1), Verdict::Append),
+            (batch(0, 7, 1), Verdict::OutOfOrder),
+            (batch(0, 8, 1), Verdict::Duplicate(101)),
+        ]);
+    }
+
+    #[test]
+    fn a_new_epoch_starts_at_zero_and_fences_the_old() {
+        check(&[
+            (batch(0, 0, 1), Verdict::Append),
+            (batch(1, 1, 1), Verdict::OutOfOrder),
+            (batch(1, 0, 1), Verdict::Append),
+            (batch(0, 1, 1), Verdict::OldEpoch),
+        ]);
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        check(&[
+            (batch(0, i32::MAX - 1, 2), Verdict::Append),
+            (batch(0, 0, 2), Verdict::Append),
+            (batch(0, i32::MAX - 1, 2), Verdict::Duplicate(100)),
+        ]);
+    }
+}

@@ -1,0 +1,320 @@
+//! Records inside a batch: reading, with every length bounded, and writing.
+//!
+//! A record is: length varint, attributes i8, timestamp delta varlong, offset delta varint, key,
+//! value (length varint, −1 for null), number of headers varint, headers. Varints are zigzag.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::batch::{BatchError, BatchHeader, Compression, HEADER_BYTES};
+use crate::limits::MAX_DECOMPRESSED_BYTES;
+
+/// A record to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Key.
+    pub key: Option<Cow<'a, [u8]>>,
+    /// Value.
+    pub value: Option<Cow<'a, [u8]>>,
+    /// Headers.
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, [u8]>)>,
+    /// Time in milliseconds.
+    pub timestamp_ms: i64,
+}
+
+impl<'a> RecordRef<'a> {
+    /// A record with only a value.
+    pub fn value(value: &'a [u8], timestamp_ms: i64) -> Self {
+        Self { value: Some(value.into()), timestamp_ms, ..Self::default() }
+    }
+
+    pub(crate) fn size_hint(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |k| k.len());
+        let value = self.value.as_ref().map_or(0, |v| v.len());
+        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
+        key + value + headers + 40
+    }
+}
+
+/// A record that was read; its bytes are slices of the batch where it is not compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Time in milliseconds.
+    pub timestamp_ms: i64,
+    /// Key.
+    pub key: Option<Bytes>,
+    /// Value.
+    pub value: Option<Bytes>,
+    /// Headers: name and value.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Reads the records of one whole batch, decompressing where needed. Control batches have none.
+pub fn records(batch: &Bytes) -> Result<Vec<Record>, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    if header.len > batch.len() {
+        return Err(BatchError::Length { stated: header.len as i64, found: batch.len() });
+    }
+    if header.is_control() {
+        return Ok(Vec::new());
+    }
+    let body = batch.slice(HEADER_BYTES..header.len);
+    let mut body = decompress(header.compression()?, body)?;
+    // A record takes seven bytes at least, so the stated count decides nothing beyond that.
+    let count = usize::try_from(header.record_count).unwrap_or(0).min(body.len() / 7);
+    let mut out = Vec::with_capacity(count);
+    while !body.is_empty() {
+        let len = take_len(&mut body)?.ok_or(BatchError::Damaged("record without length"))?;
+        let mut record = take(&mut body, len)?;
+        out.push(read_record(&header, &mut record)?);
+    }
+    if i32::try_from(out.len()) != Ok(header.record_count) {
+        return Err(BatchError::Damaged("record count does not match"));
+    }
+    Ok(out)
+}
+
+fn read_record(header: &BatchHeader, bytes: &mut Bytes) -> Result<Record, BatchError> {
+    take(bytes, 1)?;
+    let time_delta = take_varint(bytes)?;
+    let offset_delta = take_varint(bytes)?;
+    let key = take_sized(bytes)?;
+    let value = take_sized(bytes)?;
+    let count = take_len(bytes)?.ok_or(BatchError::Damaged("negative header count"))?;
+    let mut headers = Vec::with_capacity(count.min(bytes.len() / 2));
+    for _ in 0..count {
+        let name = take_sized(bytes)?.ok_or(BatchError::Damaged("header without name"))?;
+        headers.push((name, take_sized(bytes)?));
+    }
+    let timestamp_ms = match header.has_append_time() {
+        true => header.max_timestamp_ms,
+        false => header.base_timestamp_ms.wrapping_add(time_delta),
+    };
+    let offset = header.base_offset.wrapping_add(offset_delta);
+    Ok(Record { offset, timestamp_ms, key, value, headers })
+}
+
+fn take(bytes: &mut Bytes, len: usize) -> Result<Bytes, BatchError> {
+    if len > bytes.len() {
+        return Err(BatchError::Damaged("record reaches beyond its batch"));
+    }
+    Ok(bytes.split_to(len))
+}
+
+fn take_varint(bytes: &mut Bytes) -> Result<i64, BatchError> {
+    let mut value: u64 = 0;
+    for (i, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i).min(63);
+        if byte & 0x80 == 0 {
+            let _ = bytes.split_to(i + 1);
+            return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    Err(BatchError::Damaged("varint does not end"))
+}
+
+fn take_len(bytes: &mut Bytes) -> Result<Option<usize>, BatchError> {
+    Ok(usize::try_from(take_varint(bytes)?).ok())
+}
+
+fn take_sized(bytes: &mut Bytes) -> Result<Option<Bytes>, BatchError> {
+    match take_len(bytes)? {
+        Some(len) => take(bytes, len).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Decompresses a batch's records; the result is bounded, whatever the input says.
+pub fn decompress(compression: Compression, body: Bytes) -> Result<Bytes, BatchError> {
+    const BAD: BatchError = BatchError::Damaged("records do not decompress");
+    match compression {
+        Compression::None => Ok(body),
+        Compression::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(&body[..])),
+        Compression::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(&body[..])),
+        Compression::Zstd => {
+            let decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(|_| BAD)?;
+            read_bounded(decoder)
+        }
+        Compression::Snappy => snappy(&body),
+    }
+}
+
+fn read_bounded(reader: impl Read) -> Result<Bytes, BatchError> {
+    let mut out = Vec::new();
+    let read = reader.take(MAX_DECOMPRESSED_BYTES as u64 + 1).read_to_end(&mut out);
+    if read.is_err() {
+        return Err(BatchError::Damaged("records do not decompress"));
+    }
+    if out.len() > MAX_DECOMPRESSED_BYTES {
+        return Err(BatchError::Damaged("records decompress to too much"));
+    }
+    Ok(out.into())
+}
+
+/// Java's snappy stream: a magic, two versions, then blocks with a big-endian length each. Other
+/// clients send one raw block.
+fn snappy(body: &[u8]) -> Result<Bytes, BatchError> {
+    const MAGIC: &[u8] = b"\x82SNAPPY\0";
+    let Some(framed) = body.strip_prefix(MAGIC) else {
+        let mut out = BytesMut::new();
+        snappy_block(body, &mut out)?;
+        return Ok(out.freeze());
+    };
+    let mut rest = framed.get(8..).ok_or(BatchError::Damaged("short snappy header"))?;
+    let mut out = BytesMut::new();
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
+        let block = after.get(..len).ok_or(BatchError::Damaged("short snappy block"))?;
+        snappy_block(block, &mut out)?;
+        rest = after.get(len..).unwrap_or_default();
+    }
+    Ok(out.freeze())
+}
+
+fn snappy_block(block: &[u8], out: &mut BytesMut) -> Result<(), BatchError> {
+    const BAD: BatchError = BatchError::Damaged("records do not decompress");
+    let len = snap::raw::decompress_len(block).map_err(|_| BAD)?;
+    // Snappy copies at most 64 bytes for each three bytes of input.
+    if len > MAX_DECOMPRESSED_BYTES.saturating_sub(out.len()) || len / 32 > block.len() {
+        return Err(BatchError::Damaged("records decompress to too much"));
+    }
+    let start = out.len();
+    out.put_bytes(0, len);
+    let target = out.get_mut(start..).unwrap_or_default();
+    snap::raw::Decoder::new().decompress(block, target).map_err(|_| BAD)?;
+    Ok(())
+}
+
+pub(crate) fn put_record(
+    out: &mut BytesMut,
+    record: &RecordRef<'_>,
+    offset_delta: i64,
+    time_delta: i64,
+) {
+    let mut body = BytesMut::with_capacity(record.size_hint());
+    body.put_i8(0);
+    put_varint(&mut body, time_delta);
+    put_varint(&mut body, offset_delta);
+    put_sized(&mut body, record.key.as_deref());
+    put_sized(&mut body, record.value.as_deref());
+    put_varint(&mut body, record.headers.len() as i64);
+    for (name, value) in &record.headers {
+        put_sized(&mut body, Some(name.as_bytes()));
+        put_sized(&mut body, Some(value));
+    }
+    put_varint(out, body.len() as i64);
+    out.put(body);
+}
+
+fn put_sized(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_varint(out, bytes.len() as i64);
+            out.put_slice(bytes);
+        }
+        None => put_varint(out, -1),
+    }
+}
+
+fn put_varint(out: &mut BytesMut, value: i64) {
+    let mut rest = (value << 1 ^ value >> 63).cast_unsigned();
+    while rest >= 0x80 {
+        out.put_u8((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.put_u8(rest as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::batch::build;
+
+    fn sample() -> Vec<RecordRef<'static>> {
+        vec![
+            RecordRef {
+                key: Some(b"k"[..].into()),
+                value: Some("값 \"quoted\"".as_bytes().into()),
+                headers: vec![("h".into(), b"v"[..].into())],
+                timestamp_ms: 1_700_000_000_000,
+            },
+            RecordRef { timestamp_ms: 1_699_999_999_000, ..Default::default() },
+        ]
+    }
+
+    #[test]
+    fn records_survive_a_round_trip() {
+        let batch = build(&sample());
+        let read = records(&batch).unwrap();
+        assert_eq!(read[0].value.as_deref(), sample()[0].value.as_deref());
+        assert_eq!(read[0].headers, vec![(Bytes::from("h"), Some(Bytes::from("v")))]);
+        assert_eq!((read[1].offset, read[1].timestamp_ms), (1, 1_699_999_999_000));
+        assert_eq!((&read[1].key, &read[1].value), (&None, &None));
+    }
+
+    fn compressed(kind: u8, pack: impl Fn(&[u8]) -> Vec<u8>) -> Bytes {
+        let plain = build(&sample());
+        let mut out = BytesMut::from(&plain[..HEADER_BYTES]);
+        out.extend_from_slice(&pack(&plain[HEADER_BYTES..]));
+        let len = out.len() as i32 - 12;
+        out[8..12].copy_from_slice(&len.to_be_bytes());
+        out[22] = kind;
+        crate::batch::with_producer(&out, -1, -1, -1)
+    }
+
+    #[test]
+    fn all_compressions_are_read() {
+        let plain = records(&build(&sample())).unwrap();
+        let gzip = |b: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+            out.write_all(b).unwrap();
+            out.finish().unwrap()
+        };
+        let raw = |b: &[u8]| snap::raw::Encoder::new().compress_vec(b).unwrap();
+        let xerial = |b: &[u8]| {
+            let block = raw(b);
+            let mut out = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01".to_vec();
+            out.extend((block.len() as u32).to_be_bytes());
+            out.extend(block);
+            out
+        };
+        let lz4 = |b: &[u8]| {
+            let mut out = lz4_flex::frame::FrameEncoder::new(vec![]);
+            out.write_all(b).unwrap();
+            out.finish().unwrap()
+        };
+        let zstd = |b: &[u8]| zstd::encode_all(b, 1).unwrap();
+        for batch in [
+            compressed(1, gzip),
+            compressed(2, raw),
+            compressed(2, xerial),
+            compressed(3, lz4),
+            compressed(4, zstd),
+        ] {
+            crate::batch::validate(&batch).unwrap();
+            assert_eq!(records(&batch).unwrap(), plain);
+        }
+    }
+
+    #[test]
+    fn lying_lengths_are_errors() {
+        let bomb = zstd::encode_all(&vec![0u8; MAX_DECOMPRESSED_BYTES + 1][..], 1).unwrap();
+        let batch = compressed(4, |_| bomb.clone());
+        assert_eq!(records(&batch), Err(BatchError::Damaged("records decompress to too much")));
+        let batch = compressed(2, |_| vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+        assert!(records(&batch).is_err());
+        let plain = build(&sample());
+        for i in HEADER_BYTES..plain.len() {
+            let mut broken = plain.to_vec();
+            broken[i] ^= 0xff;
+            // Any result will do, a panic or a huge allocation will not.
+            let _ = records(&broken.into());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Committed offsets of consumer groups. Their home is the data group that the group's id
+//! hashes to, whose leader coordinates the group.
+
+use std::collections::BTreeSet;
+
+use consensus::GroupRef;
+
+use super::{LogService, key_of};
+use crate::command::{Control, ControlReply, OffsetEntry};
+use crate::data::keys;
+use crate::error::LogError;
+use crate::limits::{MAX_GROUP_NAME, MAX_OFFSET_METADATA, MAX_OFFSETS_PER_COMMIT};
+use crate::offsets::OffsetRow;
+use crate::types::{CommittedOffset, OffsetToCommit};
+
+const SCAN_ROWS: usize = 1000;
+
+impl LogService {
+    /// Number of the data group that is home to a consumer group.
+    pub fn coordinator_shard(&self, group: &str) -> usize {
+        let shards = self.0.groups.data.len().max(1);
+        usize::try_from(base::crc::crc32c(group.as_bytes())).unwrap_or_default() % shards
+    }
+
+    /// The data group that is home to a consumer group.
+    pub fn coordinator(&self, group: &str) -> Result<&GroupRef, LogError> {
+        let data = &self.0.groups.data;
+        data.get(self.coordinator_shard(group)).ok_or(LogError::NotLeader { leader: None })
+    }
+
+    /// Commits offsets; one result for each, in order. Only on the coordinator.
+    pub async fn commit_offsets(
+        &self,
+        group: &str,
+        offsets: &[OffsetToCommit],
+    ) -> Result<Vec<Result<(), LogError>>, LogError> {
+        check_group(group)?;
+        if offsets.len() > MAX_OFFSETS_PER_COMMIT {
+            return Err(LogError::InvalidRequest("too many offsets in one commit".to_owned()));
+        }
+        let mut results = Vec::with_capacity(offsets.len());
+        let mut entries = Vec::new();
+        for offset in offsets {
+            let entry = self.offset_entry(offset);
+            results.push(entry.as_ref().map(|_| ()).map_err(Clone::clone));
+            entries.extend(entry);
+        }
+        let command = Control::CommitOffsets { group: group.to_owned(), offsets: entries };
+        let home = self.coordinator(group)?;
+        match self.control_here(home, &command).await? {
+            ControlReply::Done => Ok(results),
+            other => Err(LogError::Internal(format!("the group answered {other:?}"))),
+        }
+    }
+
+    fn offset_entry(&self, offset: &OffsetToCommit) -> Result<OffsetEntry, LogError> {
+        if offset.metadata.len() > MAX_OFFSET_METADATA {
+            return Err(LogError::OffsetMetadataTooLarge);
+        }
+        let topic = self.topic(&offset.topic).ok_or(LogError::UnknownTopicOrPartition)?;
+        topic.group_of(offset.partition).ok_or(LogError::UnknownTopicOrPartition)?;
+        Ok(OffsetEntry {
+            key: key_of(&topic, offset.partition)?,
+            offset: offset.offset,
+            leader_epoch: offset.leader_epoch,
+            metadata: offset.metadata.clone(),
+        })
+    }
+
+    /// The committed offsets of a group, of topics that exist. Only on the coordinator.
+    pub async fn fetch_offsets(&self, group: &str) -> Result<Vec<CommittedOffset>, LogError> {
+        check_group(group)?;
+        let home = self.coordinator(group)?;
+        let leadership = home.leadership();
+        if !leadership.ready_here {
+            return Err(LogError::NotLeader { leader: leadership.leader });
+        }
+        // A leader that was deposed without knowing must not hand out old offsets.
+        home.read_barrier().await?;
+        let prefix = keys::offsets(group);
+        let mut found = Vec::new();
+        self.scan_rows(self.coordinator_shard(group), &prefix, |key, value| {
+            let part = keys::part_of(key.get(prefix.len()..).unwrap_or_default());
+            let Some(part) = part else { return Ok(()) };
+            let Some(topic) = self.topic_by_id(part.topic) else { return Ok(()) };
+            let row: OffsetRow = base::codec::decode(value)?;
+            found.push(CommittedOffset {
+                topic: topic.name.clone(),
+                partition: i32::try_from(part.partition).unwrap_or(i32::MAX),
+                offset: row.offset,
+                leader_epoch: row.leader_epoch,
+                metadata: row.metadata,
+                commit_time_ms: row.commit_time_ms,
+            });
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Forgets offsets of a group: those of the partitions given, or all. Only on the
+    /// coordinator.
+    pub async fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: Option<&[(String, i32)]>,
+    ) -> Result<(), LogError> {
+        check_group(group)?;
+        let mut keys = partitions.map(|_| Vec::new());
+        for (topic, partition) in partitions.unwrap_or_default() {
+            if let (Some(topic), Some(keys)) = (self.topic(topic), &mut keys) {
+                keys.push(key_of(&topic, *partition)?);
+            }
+        }
+        let command = Control::DeleteOffsets { group: group.to_owned(), keys };
+        let home = self.coordinator(group)?;
+        self.control_here(home, &command).await.map(|_| ())
+    }
+
+    /// Names of groups that have committed offsets in data groups led by this node.
+    pub fn groups_with_offsets(&self) -> Result<BTreeSet<String>, LogError> {
+        let mut names = BTreeSet::new();
+        for (shard, home) in self.0.groups.data.iter().enumerate() {
+            if !home.leadership().ready_here {
+                continue;
+            }
+            self.scan_rows(shard, b"O", |key, _| {
+                let name = key.get(1..).and_then(|rest| rest.split_first_chunk::<2>());
+                let name =
+                    name.and_then(|(len, rest)| rest.get(..usize::from(u16::from_be_bytes(*len))));
+                if let Some(name) = name {
+                    names.insert(String::from_utf8_lossy(name).into_owned());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(names)
+    }
+
+    /// Feeds all rows with a prefix of a data group to `each`.
+    pub(super) fn scan_rows(
+        &self,
+        shard: usize,
+        prefix: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let Some(reader) = self.0.readers.get(shard) else { return Ok(()) };
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = reader.scan(prefix, after.as_deref(), SCAN_ROWS)?;
+            for (key, value) in &rows {
+                each(key, value)?;
+            }
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn check_group(group: &str) -> Result<(), LogError> {
+    if group.len() > MAX_GROUP_NAME {
+        return Err(LogError::InvalidRequest("the group's name is too long".to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Writing: produce, producer ids, delete records.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::tags;
+
+use super::{LogService, key_of};
+use crate::batch;
+use crate::command::{
+    self, Control, ControlReply, MetaCommand, MetaReply, PRODUCE_HEAD, ProduceReply,
+};
+use crate::configs::TimestampType;
+use crate::error::LogError;
+use crate::limits::PRODUCER_ID_BLOCK;
+use crate::types::{Produced, Topic, TopicRef};
+
+/// What a producer waits for. Both wait for commit; only `All` asks for
+/// `min.insync.replicas`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// acks=0 and acks=1.
+    Leader,
+    /// acks=all.
+    All,
+}
+
+impl LogService {
+    /// Appends one batch; returns when it is committed and applied. Only on the leader.
+    pub async fn produce(
+        &self,
+        topic: TopicRef<'_>,
+        partition: i32,
+        batch: Bytes,
+        acks: Acks,
+    ) -> Result<Produced, LogError> {
+        let topic = self.resolve(topic)?;
+        let (group, _, _) = self.led(&topic, partition)?;
+        let header = self.check_batch(&topic, &batch)?;
+        if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
+            return Err(LogError::NotEnoughReplicas);
+        }
+        let mut command = command::produce(key_of(&topic, partition)?, &batch);
+        let mut log_append_time_ms = -1;
+        if topic.settings.timestamp_type == TimestampType::LogAppendTime {
+            log_append_time_ms = self.now_ms();
+            batch::stamp(command.get_mut(PRODUCE_HEAD..).unwrap_or_default(), log_append_time_ms);
+        }
+        debug_assert_eq!(header.len, batch.len());
+        drop(batch);
+        let applied = group.propose_here(tags::LOG, command.freeze(), None).await?;
+        let reply = ProduceReply::decode(&applied.reply);
+        match reply.map_err(|e| LogError::Internal(e.to_string()))? {
+            ProduceReply::Done { base_offset, log_start } => {
+                Ok(Produced { base_offset, log_append_time_ms, log_start_offset: log_start })
+            }
+            ProduceReply::UnknownPartition => Err(LogError::UnknownTopicOrPartition),
+            ProduceReply::OutOfOrder => Err(LogError::OutOfOrderSequence),
+            ProduceReply::OldEpoch => Err(LogError::InvalidProducerEpoch),
+            ProduceReply::Corrupt => Err(LogError::CorruptMessage("not a batch".to_owned())),
+        }
+    }
+
+    fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<batch::BatchHeader, LogError> {
+        let settings = &topic.settings;
+        if batch.len() > settings.max_message_bytes {
+            let (bytes, limit) = (batch.len(), settings.max_message_bytes);
+            return Err(LogError::MessageTooLarge { bytes, limit });
+        }
+        let header = batch::validate(batch)?;
+        if settings.timestamp_type == TimestampType::CreateTime && header.max_timestamp_ms >= 0 {
+            let now = self.now_ms();
+            let late = now.saturating_add(settings.timestamp_after_max_ms);
+            let early = now.saturating_sub(settings.timestamp_before_max_ms);
+            if header.max_timestamp_ms > late || header.max_timestamp_ms < early {
+                return Err(LogError::InvalidTimestamp);
+            }
+        }
+        Ok(header)
+    }
+
+    fn live_nodes(&self) -> usize {
+        let peers = &self.0.peers;
+        peers.all().into_iter().filter(|node| peers.is_alive(*node)).count()
+    }
+
+    /// A producer id that no producer has; its epoch is 0. Transactional ids come later.
+    pub async fn init_producer_id(&self) -> Result<i64, LogError> {
+        if let Some(id) = self.take_producer_id() {
+            return Ok(id);
+        }
+        let count = PRODUCER_ID_BLOCK;
+        match self.meta(&MetaCommand::AllocateProducerIds { count }).await? {
+            MetaReply::ProducerIds { first } => {
+                // Ids left of a block that another call got meanwhile are given up.
+                *self.0.producer_ids.lock() = (first + 1, first + i64::from(count));
+                Ok(first)
+            }
+            other => Err(LogError::Internal(format!("m0 answered {other:?}"))),
+        }
+    }
+
+    fn take_producer_id(&self) -> Option<i64> {
+        let mut ids = self.0.producer_ids.lock();
+        let id = (ids.0 < ids.1).then_some(ids.0)?;
+        ids.0 += 1;
+        Some(id)
+    }
+
+    /// Deletes records below `offset`, −1 for all; returns the log's new start. Only on the
+    /// leader.
+    pub async fn delete_records(
+        &self,
+        topic: TopicRef<'_>,
+        partition: i32,
+        offset: i64,
+    ) -> Result<i64, LogError> {
+        let topic = self.resolve(topic)?;
+        let (group, part, _) = self.led(&topic, partition)?;
+        let (start, end) = part.bounds();
+        let wanted = if offset == -1 { end } else { offset };
+        if wanted < 0 || wanted > end {
+            return Err(LogError::OffsetOutOfRange { offset, start, end });
+        }
+        let command = Control::SetLogStart { key: part.key, offset: wanted };
+        match self.control_here(group, &command).await? {
+            ControlReply::LogStart(start) => Ok(start),
+            ControlReply::OutOfRange { start, end } => {
+                Err(LogError::OffsetOutOfRange { offset, start, end })
+            }
+            ControlReply::UnknownPartition => Err(LogError::UnknownTopicOrPartition),
+            other => Err(LogError::Internal(format!("the group answered {other:?}"))),
+        }
+    }
+
+    /// Waits until one of the partitions has a record at or after the offset given with it, one
+    /// of them goes away, or the time is over.
+    pub async fn wait_for_data(&self, wants: &[(TopicRef<'_>, i32, i64)], timeout: Duration) {
+        let mut waits = Vec::with_capacity(wants.len());
+        for (topic, partition, offset) in wants {
+            let Ok(topic) = self.resolve(*topic) else { return };
+            let Some(mut end) = self.watch_end(&topic, *partition) else { return };
+            waits.push(Box::pin(async move {
+                // An error says that the replica is gone: the caller looks again.
+                end.wait_for(|end| end > offset).await.map(|_| ()).unwrap_or_default();
+            }));
+        }
+        if waits.is_empty() {
+            return tokio::time::sleep(timeout).await;
+        }
+        let any = futures::future::select_all(waits);
+        // Both outcomes mean the same to the caller: look again.
+        tokio::time::timeout(timeout, any).await.map(|_| ()).unwrap_or_default();
+    }
+}

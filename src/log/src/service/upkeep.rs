@@ -1,0 +1,194 @@
+//! Background work: making the data groups agree with `m0`, and retention.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use consensus::GroupRef;
+use segment::SegmentInfo;
+use tracing::{info, warn};
+
+use super::LogService;
+use crate::command::Control;
+use crate::configs::{ReplicaSettings, TopicSettings};
+use crate::error::LogError;
+use crate::limits::PRODUCER_EXPIRY_MS;
+use crate::partition::Partition;
+use crate::types::PartKey;
+
+impl LogService {
+    pub(super) async fn reconcile_forever(&self) {
+        let mut changes = self.watch_topics();
+        loop {
+            if self.0.groups.m0.leadership().ready_here
+                && let Err(error) = self.reconcile().await
+            {
+                // Retried with the next pass; elections are a usual cause.
+                info!("topics and replicas could not be compared: {error}");
+            }
+            let every = self.0.options.reconcile_every;
+            // Only how soon the next pass comes depends on which of the two happens.
+            tokio::time::timeout(every, changes.changed()).await.map(|_| ()).unwrap_or_default();
+            tokio::time::sleep(every / 10).await;
+        }
+    }
+
+    /// Creates replicas that should be there, configures those that differ, and deletes those
+    /// that no topic has.
+    async fn reconcile(&self) -> Result<(), LogError> {
+        if self.differences().is_empty() {
+            return Ok(());
+        }
+        // This node may merely be behind. The barrier of the data groups comes first: a replica
+        // seen after it has its topic in m0 after m0's barrier, or the topic was deleted.
+        for group in &self.0.groups.data {
+            group.read_barrier().await?;
+        }
+        let held = self.held();
+        self.0.groups.m0.read_barrier().await?;
+        let commands = self.compare(&held);
+        for error in self.control_all(commands).await.into_iter().filter_map(Result::err) {
+            warn!("a replica is not as it should be: {error}");
+        }
+        Ok(())
+    }
+
+    fn differences(&self) -> Vec<(GroupRef, Control)> {
+        self.compare(&self.held())
+    }
+
+    fn held(&self) -> Vec<(GroupRef, BTreeMap<PartKey, ReplicaSettings>)> {
+        let settings = |part: &Arc<Partition>| (part.key, part.state.lock().settings);
+        let groups = self.0.groups.data.iter();
+        groups
+            .map(|group| {
+                let parts = self.view(group.id()).all();
+                (group.clone(), parts.iter().map(settings).collect())
+            })
+            .collect()
+    }
+
+    fn compare(
+        &self,
+        held: &[(GroupRef, BTreeMap<PartKey, ReplicaSettings>)],
+    ) -> Vec<(GroupRef, Control)> {
+        let mut commands = Vec::new();
+        let topics = self.topics();
+        for (group, held) in held {
+            let mut wanted = BTreeMap::new();
+            for topic in &topics {
+                for (partition, home) in (0u32..).zip(&topic.partitions) {
+                    if *home == group.id() {
+                        let key = PartKey { topic: topic.id, partition };
+                        wanted.insert(key, topic.settings.replica);
+                    }
+                }
+            }
+            for (key, settings) in &wanted {
+                let (key, settings) = (*key, *settings);
+                match held.get(&key) {
+                    None => {
+                        commands.push((group.clone(), Control::CreateReplica { key, settings }))
+                    }
+                    Some(now) if *now != settings => {
+                        commands.push((group.clone(), Control::ConfigureReplica { key, settings }));
+                    }
+                    Some(_) => {}
+                }
+            }
+            for key in held.keys().filter(|key| !wanted.contains_key(key)) {
+                commands.push((group.clone(), Control::DeleteReplica { key: *key }));
+            }
+        }
+        commands
+    }
+
+    pub(super) async fn retain_forever(&self) {
+        loop {
+            tokio::time::sleep(self.0.options.retention_every).await;
+            for group in &self.0.groups.data {
+                if !group.leadership().ready_here {
+                    continue;
+                }
+                for part in self.view(group.id()).all() {
+                    if let Err(error) = self.retain(group, &part).await {
+                        info!(topic = %part.key.topic, "retention waits: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets a partition forget old segments and idle producers.
+    async fn retain(&self, group: &GroupRef, part: &Partition) -> Result<(), LogError> {
+        let Some(topic) = self.topic_by_id(part.key.topic) else { return Ok(()) };
+        let (log_start, end) = part.bounds();
+        let now_ms = self.now_ms();
+        let start = retention_start(&part.stream.segments(), end, now_ms, &topic.settings);
+        if let Some(offset) = start.filter(|start| *start > log_start) {
+            let command = Control::SetLogStart { key: part.key, offset };
+            self.control_here(group, &command).await?;
+        }
+        let before_ms = now_ms.saturating_sub(PRODUCER_EXPIRY_MS);
+        if part.state.lock().producers.any_before(before_ms) {
+            let command = Control::ExpireProducers { key: part.key, before_ms };
+            self.control_here(group, &command).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the log should begin, as far as whole segments allow; `None` when it may stay.
+fn retention_start(
+    segments: &[SegmentInfo],
+    end: i64,
+    now_ms: i64,
+    settings: &TopicSettings,
+) -> Option<i64> {
+    let mut start = None;
+    let mut size: u64 = segments.iter().map(|s| s.len).sum();
+    let limit = u64::try_from(settings.retention_bytes).ok();
+    for segment in segments {
+        let expired = settings.retention_ms >= 0
+            && segment.max_timestamp_ms >= 0
+            && now_ms.saturating_sub(segment.max_timestamp_ms) > settings.retention_ms;
+        let newest = i64::try_from(segment.next_offset) == Ok(end);
+        // Kafka's rule: the log never falls below the limit, and the newest segment goes only
+        // by time.
+        let too_much = limit.is_some_and(|limit| size.saturating_sub(segment.len) >= limit);
+        if !(expired || too_much && !newest) {
+            break;
+        }
+        size = size.saturating_sub(segment.len);
+        start = i64::try_from(segment.next_offset).ok();
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(configs: &[(&str, &str)], start: Option<i64>) {
+        let segment = |n: u64| SegmentInfo {
+            base_offset: n * 10,
+            len: 100,
+            crc: 0,
+            next_offset: n * 10 + 10,
+            max_timestamp_ms: 1000 * n as i64 + 1000,
+        };
+        let segments: Vec<_> = (0..4).map(segment).collect();
+        let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let settings = TopicSettings::of(&configs);
+        assert_eq!(retention_start(&segments, 40, 5000, &settings), start, "{configs:?}");
+    }
+
+    #[test]
+    fn old_and_surplus_segments_go() {
+        check(&[], None);
+        check(&[("retention.ms", "2500")], Some(20));
+        check(&[("retention.ms", "0")], Some(40));
+        check(&[("retention.ms", "-1"), ("retention.bytes", "150")], Some(20));
+        check(&[("retention.bytes", "0")], Some(30));
+        check(&[("retention.bytes", "400")], None);
+    }
+}

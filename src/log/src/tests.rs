@@ -1,0 +1,416 @@
+//! The whole log on groups of one node.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::env::sim_disk::SimDisk;
+use base::{Env, GroupId, TaskGroup};
+use bytes::Bytes;
+use consensus::solo::{SoloGroup, SoloPeers};
+use consensus::{Groups, Rows, StateMachine, TableStore, tags};
+use segment::{SegmentWriter, WriterOptions};
+
+use crate::batch::{build, split, with_producer};
+use crate::records::{RecordRef, records};
+use crate::*;
+
+struct Cluster {
+    service: LogService,
+    shared: LogShared,
+    data: Vec<Arc<SoloGroup>>,
+    env: Env,
+    tasks: TaskGroup,
+}
+
+fn env() -> Env {
+    Env { disk: Arc::new(SimDisk::new(5)), ..Env::real() }
+}
+
+fn cluster() -> Cluster {
+    let env = env();
+    env.disk.create_dir_all(Path::new("/data")).unwrap();
+    let options = WriterOptions { chunk_bytes: 64 * 1024, ..WriterOptions::default() };
+    let writer = SegmentWriter::start(&env, options);
+    let shared = LogShared::new(env.clone(), Path::new("/data"), writer).unwrap();
+    let m0 = SoloGroup::new(GroupId::M0, vec![(tags::LOG, shared.machine_m0())]);
+    let data: Vec<_> = (0..6)
+        .map(|n| {
+            let id = GroupId::data(n);
+            SoloGroup::new(id, vec![(tags::LOG, shared.machine_data(id))])
+        })
+        .collect();
+    let readers = data.iter().map(|group| group.reader(tags::LOG)).collect();
+    let groups = Groups {
+        m0,
+        fs: SoloGroup::new(GroupId::FS, vec![]),
+        data: data.iter().map(|g| g.clone() as consensus::GroupRef).collect(),
+    };
+    let tasks = TaskGroup::new();
+    let options = LogOptions { reconcile_every: Duration::from_millis(20), ..Default::default() };
+    let peers = Arc::new(SoloPeers::default());
+    let service = LogService::start(shared.clone(), groups, peers, readers, &tasks, options);
+    Cluster { service, shared, data, env, tasks }
+}
+
+fn spec(name: &str, configs: &[(&str, &str)]) -> TopicSpec {
+    let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    TopicSpec { name: name.to_owned(), partitions: -1, replication_factor: -1, configs }
+}
+
+fn batch(values: &[&str], ts: i64) -> Bytes {
+    let records: Vec<_> = values.iter().map(|v| RecordRef::value(v.as_bytes(), ts)).collect();
+    build(&records)
+}
+
+const T: TopicRef<'static> = TopicRef::Name("t");
+
+impl Cluster {
+    async fn topic(&self, configs: &[(&str, &str)]) -> Arc<Topic> {
+        self.service.create_topic(&spec("t", configs), Mode::Apply).await.unwrap()
+    }
+
+    async fn put(&self, partition: i32, batch: Bytes) -> Result<i64, LogError> {
+        let produced = self.service.produce(T, partition, batch, Acks::Leader).await;
+        produced.map(|p| p.base_offset)
+    }
+
+    async fn fetch(&self, partition: i32, offset: i64) -> Result<Fetched, LogError> {
+        let spec = FetchSpec {
+            topic: T,
+            partition,
+            offset,
+            max_bytes: 1 << 20,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+        };
+        self.service.fetch(&spec).await
+    }
+
+    async fn values(&self, partition: i32, mut offset: i64) -> Vec<(i64, String)> {
+        let mut out = vec![];
+        loop {
+            let fetched = self.fetch(partition, offset).await.unwrap();
+            if fetched.records.is_empty() {
+                assert_eq!(offset, fetched.high_watermark);
+                return out;
+            }
+            for batch in fetched.records {
+                for record in records(&batch).unwrap() {
+                    let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                    offset = record.offset + 1;
+                    out.push((record.offset, value));
+                }
+            }
+        }
+    }
+
+    /// A second machine over the rows of a checkpoint and the same disk, as after a restart.
+    fn restarted(&self, number: usize) -> (LogShared, Box<dyn StateMachine>) {
+        let store = consensus::MemStore::default();
+        let rows = self.data[number].reader(tags::LOG).scan(b"", None, usize::MAX).unwrap();
+        let changes: Vec<_> = rows
+            .into_iter()
+            .map(|(key, value)| ([&[tags::LOG][..], &key].concat(), Some(value)))
+            .collect();
+        store.write_batch(1, &changes).unwrap();
+        let writer = SegmentWriter::start(&self.env, WriterOptions::default());
+        let shared = LogShared::new(self.env.clone(), Path::new("/data"), writer).unwrap();
+        let mut machine = shared.machine_data(GroupId::data(number as u16));
+        let mut pending = Default::default();
+        machine.restore(&Rows::new(&store, &mut pending, tags::LOG)).unwrap();
+        (shared, machine)
+    }
+}
+
+fn digest(machine: &mut dyn StateMachine) -> u32 {
+    let mut crc = 0;
+    machine.digest(&mut |bytes| crc = base::crc::crc32c_append(crc, bytes)).unwrap();
+    crc
+}
+
+#[tokio::test]
+async fn topics_are_created_grown_configured_and_deleted() {
+    let c = cluster();
+    let topic = c.topic(&[("retention.ms", "1000")]).await;
+    let groups: Vec<u16> = topic.partitions.iter().filter_map(|g| g.data_number()).collect();
+    assert_eq!(groups, [0, 1, 2]);
+    assert_eq!(c.service.replicas().len(), 3);
+    let again = c.service.create_topic(&spec("t", &[]), Mode::Apply).await;
+    assert_eq!(again, Err(LogError::TopicExists("t".to_owned())));
+    let grown = c.service.create_partitions("t", 5, Mode::Apply).await.unwrap();
+    assert_eq!(grown.partitions.len(), 5);
+    assert_eq!(c.service.replicas().len(), 5);
+    let change = ConfigChange::Set("segment.bytes".to_owned(), "5000".to_owned());
+    c.service.alter_configs("t", &[change], Mode::Apply).await.unwrap();
+    let topic = c.service.topic("t").unwrap();
+    assert_eq!((topic.settings.replica.segment_bytes, topic.settings.retention_ms), (5000, 1000));
+    c.service.delete_topic(T).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !c.service.replicas().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("replicas of a deleted topic go");
+    let new = c.topic(&[]).await;
+    assert_ne!(new.id, topic.id);
+    assert_eq!(c.values(0, 0).await, []);
+    c.tasks.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn wrong_specifications_are_refused_with_kafkas_errors() {
+    let c = cluster();
+    let code = |spec: TopicSpec| {
+        let service = c.service.clone();
+        async move {
+            let made = service.create_topic(&spec, Mode::ValidateOnly).await;
+            made.map_or_else(|e| e.code(), |_| 0)
+        }
+    };
+    assert_eq!(code(spec("ok", &[])).await, 0);
+    assert_eq!(code(spec("a b", &[])).await, 17);
+    assert_eq!(code(spec("", &[])).await, 17);
+    assert_eq!(code(spec("x", &[("no.such", "1")])).await, 40);
+    assert_eq!(code(TopicSpec { partitions: 0, ..spec("x", &[]) }).await, 37);
+    assert_eq!(code(TopicSpec { replication_factor: 4, ..spec("x", &[]) }).await, 38);
+    assert!(c.service.topics().is_empty());
+}
+
+#[tokio::test]
+async fn records_are_read_back_at_their_offsets() {
+    let c = cluster();
+    c.topic(&[]).await;
+    assert_eq!(c.put(0, batch(&["a", "b"], 10)).await, Ok(0));
+    assert_eq!(c.put(0, batch(&["c"], 20)).await, Ok(2));
+    assert_eq!(c.put(1, batch(&["d"], 20)).await, Ok(0));
+    let all = [(0, "a".to_owned()), (1, "b".to_owned()), (2, "c".to_owned())];
+    assert_eq!(c.values(0, 0).await, all);
+    let mid = c.fetch(0, 1).await.unwrap();
+    assert_eq!(records(&mid.records[0]).unwrap()[0].offset, 0, "the whole batch is returned");
+    assert_eq!((mid.high_watermark, mid.log_start_offset), (3, 0));
+    let header = batch::BatchHeader::parse(&mid.records[0]).unwrap();
+    assert_eq!(header.leader_epoch, 1);
+    batch::validate(&mid.records[1]).expect("still valid with offset and epoch set");
+    let beyond = c.fetch(0, 4).await;
+    assert_eq!(beyond, Err(LogError::OffsetOutOfRange { offset: 4, start: 0, end: 3 }));
+    assert_eq!(c.fetch(9, 0).await, Err(LogError::UnknownTopicOrPartition));
+}
+
+#[tokio::test]
+async fn repeated_batches_of_a_producer_are_appended_once() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let id = c.service.init_producer_id().await.unwrap();
+    assert_eq!(c.service.init_producer_id().await.unwrap(), id + 1);
+    let first = with_producer(&batch(&["a", "b"], 1), id, 0, 0);
+    let second = with_producer(&batch(&["c"], 1), id, 0, 2);
+    let gap = with_producer(&batch(&["x"], 1), id, 0, 7);
+    assert_eq!(c.put(0, first.clone()).await, Ok(0));
+    assert_eq!(c.put(0, second.clone()).await, Ok(2));
+    assert_eq!(c.put(0, first).await, Ok(0));
+    assert_eq!(c.put(0, second).await, Ok(2));
+    assert_eq!(c.put(0, gap).await, Err(LogError::OutOfOrderSequence));
+    assert_eq!(c.values(0, 0).await.len(), 3);
+}
+
+#[tokio::test]
+async fn batches_that_may_not_be_stored_are_refused() {
+    let c = cluster();
+    c.topic(&[("max.message.bytes", "200")]).await;
+    let mut broken = batch(&["a"], 1).to_vec();
+    broken[65] ^= 1;
+    assert_eq!(c.put(0, broken.into()).await.unwrap_err().code(), 2);
+    assert_eq!(c.put(0, batch(&["x".repeat(300).as_str()], 1)).await.unwrap_err().code(), 10);
+    let two = [batch(&["a"], 1), batch(&["b"], 1)].concat();
+    assert_eq!(c.put(0, two.into()).await.unwrap_err().code(), 87);
+    assert_eq!(c.put(0, batch(&["a"], i64::MAX)).await, Err(LogError::InvalidTimestamp));
+    assert_eq!(c.values(0, 0).await, []);
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_time_with_record_precision() {
+    let c = cluster();
+    c.topic(&[("segment.bytes", "400")]).await;
+    for i in 0..20 {
+        let values: Vec<_> =
+            (0..3).map(|k| RecordRef::value(b"some value", 1000 + i * 30 + k * 10)).collect();
+        c.put(0, build(&values)).await.unwrap();
+    }
+    let list = async |query| c.service.list_offset(T, 0, -1, query).await.unwrap();
+    assert_eq!(list(OffsetQuery::Earliest).await.offset, 0);
+    assert_eq!(list(OffsetQuery::Latest).await.offset, 60);
+    let hit = list(OffsetQuery::Time(1235)).await;
+    assert_eq!((hit.offset, hit.timestamp_ms, hit.leader_epoch), (24, 1240, 1));
+    let newest = list(OffsetQuery::MaxTimestamp).await;
+    assert_eq!((newest.offset, newest.timestamp_ms), (59, 1590));
+    assert_eq!(list(OffsetQuery::Time(9999)).await.offset, -1);
+    assert!(c.service.replicas()[0].segments > 5);
+    assert_eq!(c.service.delete_records(T, 0, 31).await, Ok(31));
+    assert_eq!(list(OffsetQuery::Time(0)).await.offset, 31);
+    assert_eq!(c.fetch(0, 30).await.unwrap_err().code(), 1);
+    assert_eq!(c.service.delete_records(T, 0, -1).await, Ok(60));
+    assert_eq!(c.put(0, batch(&["after"], 5)).await, Ok(60));
+    assert_eq!(c.values(0, 60).await, [(60, "after".to_owned())]);
+}
+
+#[tokio::test]
+async fn append_time_is_stamped_by_the_leader() {
+    let c = cluster();
+    c.topic(&[("message.timestamp.type", "LogAppendTime")]).await;
+    let produced = c.service.produce(T, 0, batch(&["a"], 7), Acks::All).await.unwrap();
+    assert!(produced.log_append_time_ms > 1_600_000_000_000);
+    let fetched = c.fetch(0, 0).await.unwrap();
+    let record = &records(&fetched.records[0]).unwrap()[0];
+    assert_eq!(record.timestamp_ms, produced.log_append_time_ms);
+    assert_eq!(base::crc::crc32c(&fetched.records[0][21..]), {
+        batch::BatchHeader::parse(&fetched.records[0]).unwrap().crc
+    });
+}
+
+#[tokio::test]
+async fn a_file_is_appended_once_for_each_version() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let file = |name: &str, version: &str, text: &str| OnceFile {
+        file_key: name.to_owned().into(),
+        version: version.to_owned().into(),
+        batch: batch(&[text], 1),
+    };
+    assert_eq!(c.service.fence("s", 2).await, Ok(Ok(())));
+    let once = async |epoch, files: &[OnceFile]| {
+        c.service.append_once(T, 1, "s", epoch, files).await.unwrap()
+    };
+    let files = [file("a", "1", "a1"), file("b", "1", "b1")];
+    assert_eq!(once(2, &files).await, [OnceOutcome::Appended(0), OnceOutcome::Appended(1)]);
+    assert_eq!(once(2, &files).await, [OnceOutcome::Already(0), OnceOutcome::Already(1)]);
+    assert_eq!(once(1, &files).await, vec![OnceOutcome::Fenced(2); 2]);
+    assert_eq!(once(3, &[file("a", "2", "a2")]).await, [OnceOutcome::Appended(2)]);
+    assert_eq!(once(2, &[file("c", "1", "c1")]).await, [OnceOutcome::Fenced(3)]);
+    assert_eq!(c.service.fence("s", 2).await, Ok(Err(3)));
+    let row = c.service.ledger_get(T, 1, "s", b"a").await.unwrap().unwrap();
+    assert_eq!((row.version.as_ref(), row.offset, row.state), (&b"2"[..], 2, 0));
+    assert!(c.service.ledger_mark(T, 1, "s", (b"a", b"2"), 4).await.unwrap());
+    assert!(!c.service.ledger_mark(T, 1, "s", (b"a", b"1"), 4).await.unwrap());
+    let rows = c.service.ledger_scan(T, 1, "s", None, 10).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|(k, r)| (&k[..], r.state)).collect::<Vec<_>>(),
+        [(&b"a"[..], 4), (&b"b"[..], 0)]
+    );
+    assert_eq!(c.service.ledger_scan(T, 1, "s", Some(b"a"), 10).await.unwrap().len(), 1);
+    assert_eq!(c.values(1, 0).await.len(), 3);
+    c.service.delete_topic(T).await.unwrap();
+}
+
+#[tokio::test]
+async fn committed_offsets_belong_to_the_topics_id() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let commit = |topic: &str, metadata: &str| OffsetToCommit {
+        topic: topic.to_owned(),
+        partition: 2,
+        offset: 42,
+        leader_epoch: 3,
+        metadata: metadata.to_owned(),
+    };
+    let offsets = [commit("t", "메모"), commit("none", ""), commit("t", &"x".repeat(5000))];
+    let results = c.service.commit_offsets("g", &offsets).await.unwrap();
+    assert_eq!(
+        results,
+        [Ok(()), Err(LogError::UnknownTopicOrPartition), Err(LogError::OffsetMetadataTooLarge)]
+    );
+    let found = c.service.fetch_offsets("g").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].offset, found[0].metadata.as_str()), (42, "메모"));
+    assert!(c.service.fetch_offsets("gg").await.unwrap().is_empty());
+    assert_eq!(c.service.groups_with_offsets().unwrap().into_iter().collect::<Vec<_>>(), ["g"]);
+    c.service.delete_topic(T).await.unwrap();
+    c.topic(&[]).await;
+    assert!(c.service.fetch_offsets("g").await.unwrap().is_empty());
+    c.service.delete_offsets("g", None).await.unwrap();
+    assert!(c.service.groups_with_offsets().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_checkpoint_brings_everything_back() {
+    let c = cluster();
+    let topic = c.topic(&[("segment.bytes", "600")]).await;
+    for i in 0..50 {
+        let one = with_producer(&batch(&["v"], i), 900 + i % 7, 0, (i / 7) as i32);
+        c.put(0, one).await.unwrap();
+    }
+    c.service.delete_records(T, 0, 20).await.unwrap();
+    c.data[0].checkpoint();
+    let (shared, mut machine) = c.restarted(0);
+    let mut live = c.shared.machine_data(GroupId::data(0));
+    assert_eq!(digest(&mut *machine), digest(&mut *live), "equal to the machine before");
+    let key = PartKey { topic: topic.id, partition: 0 };
+    let part = shared.view(GroupId::data(0)).get(&key).unwrap();
+    assert_eq!(part.bounds(), (20, 50));
+    let mut bases = vec![];
+    let mut next = 20;
+    while next < 50 {
+        for frame in part.read(next, 500).unwrap() {
+            let header = split(frame).unwrap();
+            let header = batch::BatchHeader::parse(&header[0]).unwrap();
+            bases.push(header.base_offset);
+            next = header.next_offset();
+        }
+    }
+    assert_eq!(bases, (20..50).collect::<Vec<_>>());
+    for file in machine.files() {
+        let len = c.env.disk.open(&Path::new("/data").join(&file.path), base::OpenMode::Read);
+        assert_eq!(len.unwrap().len().unwrap(), file.len, "{}", file.path);
+    }
+    assert!(machine.files().len() > 3);
+}
+
+#[tokio::test]
+async fn equal_commands_give_equal_digests() {
+    let digests = [cluster(), cluster()].map(|c| async move {
+        let id = uuid::Uuid::from_u128(1);
+        let key = PartKey { topic: id, partition: 0 };
+        let settings = configs::ReplicaSettings { segment_bytes: 500, segment_ms: 60_000 };
+        let apply = |command| c.data[0].apply(tags::LOG, command);
+        apply(command::control(&command::Control::CreateReplica { key, settings }));
+        for i in 0..100 {
+            apply(command::produce(key, &batch(&["value"], i)).freeze());
+            c.data[0].advance_ms(1000);
+            if i % 30 == 0 {
+                c.data[0].checkpoint();
+            }
+        }
+        apply(command::control(&command::Control::SetLogStart { key, offset: 33 }));
+        (digest(&mut *c.shared.machine_data(GroupId::data(0))), c.service.replicas()[0].segments)
+    });
+    let [a, b] = digests;
+    let (a, b) = (a.await, b.await);
+    assert_eq!(a, b);
+    assert!(a.1 > 5);
+}
+
+#[tokio::test]
+async fn a_fetch_can_wait_for_data() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let service = c.service.clone();
+    let waiting =
+        async { service.wait_for_data(&[(T, 0, 0), (T, 1, 0)], Duration::from_secs(20)).await };
+    let writing = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        c.put(1, batch(&["x"], 1)).await.unwrap();
+    };
+    let both = async { tokio::join!(waiting, writing) };
+    tokio::time::timeout(Duration::from_secs(10), both).await.expect("woken by the record");
+}
+
+#[tokio::test]
+async fn commands_that_do_not_decode_change_nothing() {
+    let c = cluster();
+    for command in [&b""[..], b"\x01short", b"\x02\xff\xff\xff\xff", b"\x03\xff\xff", b"\x09"] {
+        let applied = c.data[0].apply(tags::LOG, Bytes::copy_from_slice(command));
+        assert!(applied.reply.is_empty());
+    }
+    assert!(c.service.replicas().is_empty());
+}

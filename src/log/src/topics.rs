@@ -1,0 +1,252 @@
+//! Topics: the desired state, in `m0`.
+//!
+//! Rows: `T` + topic id: the topic; `I`: next producer id; `C`: where the next partition goes.
+//! All of it is also in memory, for readers of this node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{GroupId, codec};
+use bytes::Bytes;
+use consensus::{ApplyAt, Fatal, Rows, StateMachine};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::command::{MetaCommand, MetaReply};
+use crate::configs::TopicSettings;
+use crate::limits::{MAX_ALL_PARTITIONS, MAX_PARTITIONS};
+use crate::types::Topic;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TopicRow {
+    name: String,
+    id: Uuid,
+    partitions: Vec<GroupId>,
+    replication_factor: i16,
+    configs: BTreeMap<String, String>,
+}
+
+impl TopicRow {
+    fn topic(self) -> Topic {
+        let settings = TopicSettings::of(&self.configs);
+        Topic {
+            name: self.name,
+            id: self.id,
+            partitions: self.partitions,
+            replication_factor: self.replication_factor,
+            configs: self.configs,
+            settings,
+        }
+    }
+
+    fn of(topic: &Topic) -> Self {
+        Self {
+            name: topic.name.clone(),
+            id: topic.id,
+            partitions: topic.partitions.clone(),
+            replication_factor: topic.replication_factor,
+            configs: topic.configs.clone(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Maps {
+    by_name: BTreeMap<String, Arc<Topic>>,
+    by_id: BTreeMap<Uuid, Arc<Topic>>,
+}
+
+/// The topics that this node has applied. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Topics {
+    maps: Arc<RwLock<Maps>>,
+    pub(crate) changes: watch::Sender<u64>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { maps: Arc::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Topics {
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        self.maps.read().by_name.values().cloned().collect()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<Topic>> {
+        self.maps.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        self.maps.read().by_id.get(&id).cloned()
+    }
+
+    /// A topic whose name Kafka's metrics could not tell from `name`.
+    pub(crate) fn collision(&self, name: &str) -> Option<String> {
+        let plain = |name: &str| name.replace('.', "_");
+        let wanted = plain(name);
+        let maps = self.maps.read();
+        maps.by_name.keys().find(|other| plain(other) == wanted).cloned()
+    }
+
+    fn count(&self) -> usize {
+        self.maps.read().by_name.values().map(|t| t.partitions.len()).sum()
+    }
+
+    fn put(&self, topic: Topic) {
+        let topic = Arc::new(topic);
+        let mut maps = self.maps.write();
+        maps.by_name.insert(topic.name.clone(), topic.clone());
+        maps.by_id.insert(topic.id, topic);
+        drop(maps);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn remove(&self, id: Uuid) -> bool {
+        let mut maps = self.maps.write();
+        let Some(topic) = maps.by_id.remove(&id) else { return false };
+        maps.by_name.remove(&topic.name);
+        drop(maps);
+        self.changes.send_modify(|n| *n += 1);
+        true
+    }
+
+    fn clear(&self) {
+        *self.maps.write() = Maps::default();
+        self.changes.send_modify(|n| *n += 1);
+    }
+}
+
+/// The machine for topics.
+pub(crate) struct MetaMachine {
+    topics: Topics,
+    next_producer_id: i64,
+    /// Partitions made so far; the next goes to this number modulo the data groups.
+    cursor: u64,
+}
+
+impl MetaMachine {
+    pub(crate) fn new(topics: Topics) -> Self {
+        Self { topics, next_producer_id: 0, cursor: 0 }
+    }
+
+    fn place(&mut self, count: u32, data_groups: u16, rows: &mut Rows<'_>) -> Vec<GroupId> {
+        let groups = u64::from(data_groups.max(1));
+        let numbers = (self.cursor..self.cursor + u64::from(count)).map(|n| n % groups);
+        let placed = numbers.map(|n| GroupId::data(u16::try_from(n).unwrap_or(0))).collect();
+        self.cursor = (self.cursor + u64::from(count)) % groups;
+        rows.put(b"C", codec::encode(&self.cursor));
+        placed
+    }
+
+    fn save(&self, topic: Topic, rows: &mut Rows<'_>) {
+        rows.put(&topic_key(topic.id), codec::encode(&TopicRow::of(&topic)));
+        self.topics.put(topic);
+    }
+
+    fn run(&mut self, command: MetaCommand, rows: &mut Rows<'_>) -> MetaReply {
+        match command {
+            MetaCommand::CreateTopic {
+                name,
+                id,
+                partitions,
+                replication_factor,
+                configs,
+                data_groups,
+            } => {
+                if self.topics.by_name(&name).is_some() || self.topics.by_id(id).is_some() {
+                    return MetaReply::TopicExists;
+                }
+                if let Some(other) = self.topics.collision(&name) {
+                    return MetaReply::NameCollides(other);
+                }
+                if !self.has_room(0, partitions) {
+                    return MetaReply::TooMany;
+                }
+                let partitions = self.place(partitions, data_groups, rows);
+                let configs = configs.into_iter().collect();
+                let row = TopicRow { name, id, partitions, replication_factor, configs };
+                self.save(row.topic(), rows);
+                MetaReply::Created { first: 0 }
+            }
+            MetaCommand::DeleteTopic { id } => {
+                rows.delete(&topic_key(id));
+                if self.topics.remove(id) { MetaReply::Done } else { MetaReply::UnknownTopic }
+            }
+            MetaCommand::CreatePartitions { id, total, data_groups } => {
+                self.create_partitions(id, total, data_groups, rows)
+            }
+            MetaCommand::AlterConfigs { id, set, remove } => {
+                let Some(topic) = self.topics.by_id(id) else { return MetaReply::UnknownTopic };
+                let mut row = TopicRow::of(&topic);
+                remove.iter().for_each(|name| {
+                    row.configs.remove(name);
+                });
+                row.configs.extend(set);
+                self.save(row.topic(), rows);
+                MetaReply::Done
+            }
+            MetaCommand::AllocateProducerIds { count } => {
+                let first = self.next_producer_id;
+                self.next_producer_id = first.saturating_add(i64::from(count));
+                rows.put(b"I", codec::encode(&self.next_producer_id));
+                MetaReply::ProducerIds { first }
+            }
+        }
+    }
+
+    fn has_room(&self, held: usize, wanted: u32) -> bool {
+        let wanted_count = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let all = self.topics.count().saturating_add(wanted_count.saturating_sub(held));
+        wanted <= MAX_PARTITIONS && all <= MAX_ALL_PARTITIONS
+    }
+
+    fn create_partitions(
+        &mut self,
+        id: Uuid,
+        total: u32,
+        data_groups: u16,
+        rows: &mut Rows<'_>,
+    ) -> MetaReply {
+        let Some(topic) = self.topics.by_id(id) else { return MetaReply::UnknownTopic };
+        let held = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        if total <= held {
+            return MetaReply::NotMore(held);
+        }
+        if !self.has_room(topic.partitions.len(), total) {
+            return MetaReply::TooMany;
+        }
+        let mut row = TopicRow::of(&topic);
+        row.partitions.extend(self.place(total - held, data_groups, rows));
+        self.save(row.topic(), rows);
+        MetaReply::Created { first: held }
+    }
+}
+
+fn topic_key(id: Uuid) -> Vec<u8> {
+    [b"T", &id.as_bytes()[..]].concat()
+}
+
+impl StateMachine for MetaMachine {
+    fn apply(&mut self, _: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal> {
+        // What does not decode was proposed by a newer version or is damaged: no reply decodes
+        // from nothing, so the proposer sees an error.
+        let Ok(command) = codec::decode(&command) else { return Ok(Bytes::new()) };
+        Ok(codec::encode(&self.run(command, rows)).into())
+    }
+
+    fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
+        self.topics.clear();
+        for (_, value) in rows.scan(b"T")? {
+            self.topics.put(codec::decode::<TopicRow>(&value)?.topic());
+        }
+        let id = rows.get(b"I")?.map(|value| codec::decode(&value)).transpose()?;
+        self.next_producer_id = id.unwrap_or(0);
+        let cursor = rows.get(b"C")?.map(|value| codec::decode(&value)).transpose()?;
+        self.cursor = cursor.unwrap_or(0);
+        Ok(())
+    }
+}
