@@ -6,6 +6,7 @@ import time
 
 from confluent_kafka import Consumer, Producer
 
+from support.pipelines import write_files
 from support.reading import count, records
 from support.wait import wait_until
 
@@ -113,11 +114,27 @@ class Consuming(Threaded):
             self._consumer.close()
 
 
+class Writing(Threaded):
+    """Drops files into a directory, not all at once."""
+
+    def __init__(self, root, total, per_step=50, pause=0.25):
+        super().__init__()
+        self.root, self.total, self.per_step, self.pause = root, total, per_step, pause
+        self.files = {}
+
+    def loop(self):
+        for start in range(0, self.total, self.per_step):
+            count = min(self.per_step, self.total - start)
+            self.files.update(write_files(self.root, count, start=start))
+            self._end.wait(self.pause)
+
+
 class Load:
     """All of it at once."""
 
-    def __init__(self, cluster, name, files):
-        self.cluster, self.name, self.files = cluster, name, files
+    def __init__(self, cluster, name, root, files):
+        self.cluster, self.name, self.total = cluster, name, files
+        self.writer = Writing(root, files).start()
         topic = f"{name}-load"
         result = cluster.run("topic", "create", topic, "--partitions", "6")
         assert result.returncode == 0, result.stderr
@@ -127,9 +144,16 @@ class Load:
 
     def wait_files(self, share, deadline=120):
         """Waits until a share of the files can be searched."""
-        goal = int(len(self.files) * share)
+        goal = int(self.total * share)
         wait_until(lambda: count(self.cluster, self.name) >= goal, deadline,
                    f"{goal} searchable files", pause=0.2)
+
+    @property
+    def files(self):
+        """Path below the source to content, once all are written."""
+        self.writer.stop()
+        assert len(self.writer.files) == self.total
+        return self.writer.files
 
     def wait_acks(self, more=500, deadline=20):
         """Waits for fresh acknowledgements in every partition."""
