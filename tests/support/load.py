@@ -117,7 +117,7 @@ class Consuming(Threaded):
 class Writing(Threaded):
     """Drops files into a directory, not all at once."""
 
-    def __init__(self, root, total, per_step=50, pause=0.25):
+    def __init__(self, root, total, per_step=25, pause=0.25):
         super().__init__()
         self.root, self.total, self.per_step, self.pause = root, total, per_step, pause
         self.files = {}
