@@ -1,4 +1,11 @@
-//! The Kafka port: translates Kafka's wire protocol to the log service. It owns no state.
+//! The Kafka port: translates Kafka's wire protocol to the log service and the group
+//! coordinator. It owns no state.
 
 pub mod codec;
+mod connection;
+pub mod errors;
+mod gateway;
+mod handlers;
 pub mod limits;
+
+pub use gateway::{Backend, KafkaConfig, KafkaGateway};

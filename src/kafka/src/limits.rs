@@ -25,8 +25,20 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// A connection without a request for so long is closed (`connections.max.idle.ms`).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Once a request has begun, bytes of it must come at least this often.
+/// Once a request has begun, its first bytes may take so long (see [`MIN_BYTES_PER_SECOND`]).
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that takes no bytes of its response for so long is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The slowest rate at which a request may arrive, beyond [`STALL_TIMEOUT`].
+pub const MIN_BYTES_PER_SECOND: usize = 64 * KIB;
+
+/// How long requests already read are worked at after their client has closed its side.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Records of one fetch response (`fetch.max.bytes`).
+pub const MAX_FETCH_BYTES: usize = 55 * MIB;
+
+/// Longest wait of a fetch, whatever the client asks for.
+pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);

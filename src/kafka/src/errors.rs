@@ -1,0 +1,88 @@
+//! Error codes of the Kafka protocol, and which code an error of the services becomes.
+
+use log::groups::GroupError;
+
+/// An error code as it stands on the wire.
+pub type Code = i16;
+
+/// Success.
+pub const NONE: Code = 0;
+/// The server met something it did not expect.
+pub const UNKNOWN_SERVER_ERROR: Code = -1;
+/// No such topic or partition.
+pub const UNKNOWN_TOPIC_OR_PARTITION: Code = 3;
+/// No leader at the moment.
+pub const LEADER_NOT_AVAILABLE: Code = 5;
+/// Another node leads.
+pub const NOT_LEADER_OR_FOLLOWER: Code = 6;
+/// Not done in the time given.
+pub const REQUEST_TIMED_OUT: Code = 7;
+/// No coordinator at the moment.
+pub const COORDINATOR_NOT_AVAILABLE: Code = 15;
+/// Another node coordinates.
+pub const NOT_COORDINATOR: Code = 16;
+/// The topic's name is not legal.
+pub const INVALID_TOPIC_EXCEPTION: Code = 17;
+/// Acks other than −1, 0 and 1.
+pub const INVALID_REQUIRED_ACKS: Code = 21;
+/// The version is not served.
+pub const UNSUPPORTED_VERSION: Code = 35;
+/// The replica assignment is not possible.
+pub const INVALID_REPLICA_ASSIGNMENT: Code = 39;
+/// A setting is not possible.
+pub const INVALID_CONFIG: Code = 40;
+/// The request is not possible.
+pub const INVALID_REQUEST: Code = 42;
+/// No authorizer is set up.
+pub const GROUP_ID_NOT_FOUND: Code = 69;
+/// No such fetch session.
+pub const FETCH_SESSION_ID_NOT_FOUND: Code = 70;
+/// No topic has this id.
+pub const UNKNOWN_TOPIC_ID: Code = 100;
+/// The endpoint type is not served.
+pub const MISMATCHED_ENDPOINT_TYPE: Code = 114;
+
+/// The code of a group error.
+pub fn group_code(error: GroupError) -> Code {
+    match error {
+        GroupError::CoordinatorNotAvailable => COORDINATOR_NOT_AVAILABLE,
+        GroupError::NotCoordinator => NOT_COORDINATOR,
+        GroupError::IllegalGeneration => 22,
+        GroupError::InconsistentGroupProtocol => 23,
+        GroupError::InvalidGroupId => 24,
+        GroupError::UnknownMemberId => 25,
+        GroupError::InvalidSessionTimeout => 26,
+        GroupError::RebalanceInProgress => 27,
+        GroupError::NonEmptyGroup => 68,
+        GroupError::GroupIdNotFound => GROUP_ID_NOT_FOUND,
+        GroupError::MemberIdRequired => 79,
+        GroupError::GroupMaxSizeReached => 81,
+        GroupError::FencedInstanceId => 82,
+        GroupError::GroupSubscribedToTopic => 86,
+    }
+}
+
+/// The code of a result of the group coordinator.
+pub fn group_result<T>(result: &Result<T, GroupError>) -> Code {
+    result.as_ref().err().map_or(NONE, |error| group_code(*error))
+}
+
+/// What Kafka says of a code where the service has no words of its own.
+pub fn message(code: Code) -> &'static str {
+    match code {
+        UNKNOWN_TOPIC_OR_PARTITION => "This server does not host this topic-partition.",
+        LEADER_NOT_AVAILABLE => {
+            "There is no leader for this topic-partition as we are in the middle of a leadership \
+             election."
+        }
+        NOT_LEADER_OR_FOLLOWER => {
+            "For requests intended only for the leader, this error indicates that the broker is \
+             not the current leader. For requests intended for any replica, this error indicates \
+             that the broker is not a replica of the topic partition."
+        }
+        REQUEST_TIMED_OUT => "The request timed out.",
+        COORDINATOR_NOT_AVAILABLE => "The coordinator is not available.",
+        UNKNOWN_TOPIC_ID => "This server does not host this topic ID.",
+        _ => "The server experienced an unexpected error when processing the request.",
+    }
+}

@@ -1,0 +1,139 @@
+//! The listener and what all connections share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base::{Env, NodeId, TaskGroup};
+use consensus::{Groups, Leadership, PeersRef};
+use log::LogService;
+use log::groups::GroupService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::connection;
+use crate::limits::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_REQUEST_BYTES};
+
+/// Settings of the Kafka port.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Host and port of every node as clients reach it.
+    pub advertised: BTreeMap<NodeId, (String, u16)>,
+    /// The cluster's id, as clients see it.
+    pub cluster_id: String,
+    /// Whether asking for a topic makes it (`auto.create.topics.enable`).
+    pub auto_create_topics: bool,
+    /// Partitions of a topic made without a number (`num.partitions`).
+    pub default_partitions: i32,
+    /// Largest request (`socket.request.max.bytes`).
+    pub max_request_bytes: usize,
+    /// Bytes of requests held for all connections together.
+    pub max_buffered_bytes: usize,
+    /// Connections served at once.
+    pub max_connections: usize,
+}
+
+impl KafkaConfig {
+    /// A configuration with Kafka's defaults.
+    pub fn new(listen: SocketAddr, advertised: BTreeMap<NodeId, (String, u16)>) -> Self {
+        Self {
+            listen,
+            advertised,
+            cluster_id: "trine".to_owned(),
+            auto_create_topics: true,
+            default_partitions: 3,
+            max_request_bytes: MAX_REQUEST_BYTES,
+            max_buffered_bytes: MAX_BUFFERED_BYTES,
+            max_connections: MAX_CONNECTIONS,
+        }
+    }
+}
+
+/// What the port translates to.
+#[derive(Clone)]
+pub struct Backend {
+    /// Topics and records.
+    pub log: LogService,
+    /// Consumer groups.
+    pub consumer_groups: Arc<GroupService>,
+    /// Who leads what.
+    pub groups: Groups,
+    /// Who is alive.
+    pub peers: PeersRef,
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) config: KafkaConfig,
+    pub(crate) backend: Backend,
+    pub(crate) memory: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Nodes that answer, with the address that clients use.
+    pub(crate) fn brokers(&self) -> Vec<(NodeId, String, u16)> {
+        let alive = self.backend.peers.all().into_iter();
+        let alive = alive.filter(|node| self.backend.peers.is_alive(*node));
+        let named = alive.filter_map(|node| {
+            self.config.advertised.get(&node).map(|(host, port)| (node, host.clone(), *port))
+        });
+        named.collect()
+    }
+
+    /// The leader of a group, if there is one that answers.
+    pub(crate) fn live_leader(&self, leadership: Leadership) -> Option<NodeId> {
+        leadership.leader.filter(|node| self.backend.peers.is_alive(*node))
+    }
+
+    /// The node that leads `m0`, Kafka's controller; −1 when there is none.
+    pub(crate) fn controller(&self) -> i32 {
+        self.live_leader(self.backend.groups.m0.leadership()).map_or(-1, |n| i32::from(n.0))
+    }
+}
+
+/// The Kafka port of a node.
+pub struct KafkaGateway;
+
+impl KafkaGateway {
+    /// Listens and serves until `tasks` stops; returns the address bound.
+    pub async fn start(
+        config: KafkaConfig,
+        backend: Backend,
+        tasks: TaskGroup,
+        _env: Env,
+    ) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let address = listener.local_addr()?;
+        let memory = Arc::new(Semaphore::new(config.max_buffered_bytes));
+        let connections = Arc::new(Semaphore::new(config.max_connections));
+        let shared = Arc::new(Shared { config, backend, memory });
+        let accepting = tasks.clone();
+        tasks.spawn("kafka-accept", async move {
+            loop {
+                let (stream, peer) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        warn!(%error, "kafka connection not accepted");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        continue;
+                    }
+                };
+                let Ok(place) = connections.clone().try_acquire_owned() else {
+                    warn!(%peer, "kafka connection refused: too many connections");
+                    continue;
+                };
+                let shared = shared.clone();
+                accepting.spawn("kafka-connection", async move {
+                    connection::serve(shared, stream, peer).await;
+                    drop(place);
+                });
+            }
+        });
+        info!(%address, "kafka port open");
+        Ok(address)
+    }
+}

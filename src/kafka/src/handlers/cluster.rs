@@ -1,0 +1,274 @@
+//! ApiVersions, Metadata, DescribeCluster and FindCoordinator.
+
+use std::sync::Arc;
+
+use base::NodeId;
+use log::{LogError, Mode, Topic, TopicSpec};
+use uuid::Uuid;
+
+use crate::codec::messages::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, Coordinator, DescribeClusterBroker,
+    DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use crate::codec::{Api, ApiKey, ResponseBody, TABLE};
+use crate::errors;
+use crate::gateway::Shared;
+
+/// Client names and versions that KIP-511 allows.
+const MAX_SOFTWARE_NAME: usize = 255;
+
+fn row(api: &Api) -> ApiVersion {
+    ApiVersion { api_key: api.key.number(), min_version: api.advertised_min, max_version: api.max }
+}
+
+/// Says which APIs and versions are served.
+pub(crate) fn api_versions(request: ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
+    let (name, software) = (request.client_software_name, request.client_software_version);
+    if version >= 3 && !(is_software(&name) && is_software(&software)) {
+        let error_code = errors::INVALID_REQUEST;
+        return ApiVersionsResponse { error_code, ..Default::default() };
+    }
+    let api_keys = TABLE.iter().map(row).collect();
+    ApiVersionsResponse { api_keys, finalized_features_epoch: 0, ..Default::default() }
+}
+
+/// KIP-511: letters and digits, and `.` and `-` inside.
+fn is_software(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= MAX_SOFTWARE_NAME
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-')
+}
+
+/// The answer, in version 0, to an ApiVersions request of a version that is not served.
+pub(crate) fn unsupported_api_versions() -> ResponseBody {
+    let error_code = errors::UNSUPPORTED_VERSION;
+    let api_keys = vec![row(ApiKey::ApiVersions.api())];
+    ApiVersionsResponse { error_code, api_keys, ..Default::default() }.into()
+}
+
+/// Names brokers, topics and leaders.
+pub(crate) async fn metadata(
+    shared: &Arc<Shared>,
+    request: MetadataRequest,
+    version: i16,
+) -> MetadataResponse {
+    let create = request.allow_auto_topic_creation && shared.config.auto_create_topics;
+    let topics = match request.topics {
+        Some(asked) if version > 0 || !asked.is_empty() => {
+            let mut topics = Vec::with_capacity(asked.len());
+            for topic in asked {
+                topics.push(asked_topic(shared, topic, version, create).await);
+            }
+            topics
+        }
+        // Version 0 means all by an empty list, later ones by null.
+        _ => {
+            let all = shared.backend.log.topics();
+            all.iter().map(|topic| topic_metadata(shared, topic, version)).collect()
+        }
+    };
+    let brokers = shared.brokers().into_iter().map(|(node, host, port)| MetadataResponseBroker {
+        node_id: i32::from(node.0),
+        host,
+        port: i32::from(port),
+        rack: None,
+    });
+    MetadataResponse {
+        brokers: brokers.collect(),
+        cluster_id: Some(shared.config.cluster_id.clone()),
+        controller_id: shared.controller(),
+        topics,
+        ..Default::default()
+    }
+}
+
+async fn asked_topic(
+    shared: &Arc<Shared>,
+    asked: MetadataRequestTopic,
+    version: i16,
+    create: bool,
+) -> MetadataResponseTopic {
+    let log = &shared.backend.log;
+    let Some(name) = asked.name else {
+        let by_id = log.topic_by_id(asked.topic_id);
+        return match by_id {
+            Some(topic) => topic_metadata(shared, &topic, version),
+            None => MetadataResponseTopic {
+                error_code: errors::UNKNOWN_TOPIC_ID,
+                topic_id: asked.topic_id,
+                ..Default::default()
+            },
+        };
+    };
+    if let Some(topic) = log.topic(&name) {
+        return topic_metadata(shared, &topic, version);
+    }
+    let error_code = if create {
+        let spec = TopicSpec {
+            name: name.clone(),
+            partitions: shared.config.default_partitions,
+            replication_factor: -1,
+            configs: Vec::new(),
+        };
+        match log.create_topic(&spec, Mode::Apply).await {
+            Ok(topic) => return topic_metadata(shared, &topic, version),
+            Err(LogError::TopicExists(_)) => match log.topic(&name) {
+                Some(topic) => return topic_metadata(shared, &topic, version),
+                None => errors::LEADER_NOT_AVAILABLE,
+            },
+            Err(LogError::InvalidTopic(_)) => errors::INVALID_TOPIC_EXCEPTION,
+            // The client asks again.
+            Err(_) => errors::LEADER_NOT_AVAILABLE,
+        }
+    } else {
+        errors::UNKNOWN_TOPIC_OR_PARTITION
+    };
+    let topic_id = Uuid::nil();
+    MetadataResponseTopic { error_code, name: Some(name), topic_id, ..Default::default() }
+}
+
+fn topic_metadata(shared: &Arc<Shared>, topic: &Topic, version: i16) -> MetadataResponseTopic {
+    let partitions = (0..).zip(&topic.partitions).map(|(index, _)| {
+        let (leader, leader_epoch) = shared.leader_of(&topic.name, index);
+        let replicas = shared.replicas_of(topic, index, leader);
+        let alive = |id: &i32| {
+            let node = u16::try_from(*id).map(NodeId);
+            node.is_ok_and(|node| shared.backend.peers.is_alive(node))
+        };
+        let (isr_nodes, offline): (Vec<i32>, Vec<i32>) = replicas.iter().partition(|id| alive(id));
+        let missing = leader < 0;
+        MetadataResponsePartition {
+            error_code: if missing { errors::LEADER_NOT_AVAILABLE } else { errors::NONE },
+            partition_index: index,
+            leader_id: leader,
+            leader_epoch,
+            replica_nodes: replicas,
+            isr_nodes,
+            offline_replicas: if version >= 5 { offline } else { Vec::new() },
+        }
+    });
+    MetadataResponseTopic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
+}
+
+impl Shared {
+    /// Node id of a partition's leader, −1 when there is none, and the leader epoch.
+    pub(crate) fn leader_of(&self, topic: &str, partition: i32) -> (i32, i32) {
+        let topic = self.backend.log.topic(topic);
+        let group = topic.and_then(|t| t.group_of(partition));
+        let Some(group) = group.and_then(|id| self.backend.groups.get(id)) else {
+            return (-1, -1);
+        };
+        let leadership = group.leadership();
+        let epoch = i32::try_from(leadership.term).unwrap_or(i32::MAX);
+        (self.live_leader(leadership).map_or(-1, |n| i32::from(n.0)), epoch)
+    }
+
+    /// The nodes named as replicas: as many as were asked for, the leader among them. The data
+    /// itself is on every node.
+    fn replicas_of(&self, topic: &Topic, partition: i32, leader: i32) -> Vec<i32> {
+        let mut nodes: Vec<i32> = self.backend.peers.all().iter().map(|n| i32::from(n.0)).collect();
+        let count = usize::try_from(topic.replication_factor).unwrap_or(nodes.len());
+        let count = count.clamp(1, nodes.len().max(1));
+        if nodes.is_empty() {
+            return nodes;
+        }
+        let group = topic.group_of(partition).map_or(0, |g| usize::from(g.0));
+        let turn = group % nodes.len();
+        nodes.rotate_left(turn);
+        if let Some(at) = nodes.iter().position(|n| *n == leader).filter(|at| *at >= count) {
+            nodes.swap(0, at);
+        }
+        nodes.truncate(count);
+        nodes
+    }
+}
+
+/// Names brokers and the controller.
+pub(crate) fn describe(
+    shared: &Arc<Shared>,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    if request.endpoint_type != 1 {
+        return DescribeClusterResponse {
+            error_code: errors::MISMATCHED_ENDPOINT_TYPE,
+            error_message: Some("only brokers are described".to_owned()),
+            ..Default::default()
+        };
+    }
+    let brokers = shared.brokers().into_iter().map(|(node, host, port)| DescribeClusterBroker {
+        broker_id: i32::from(node.0),
+        host,
+        port: i32::from(port),
+        rack: None,
+    });
+    DescribeClusterResponse {
+        cluster_id: shared.config.cluster_id.clone(),
+        controller_id: shared.controller(),
+        brokers: brokers.collect(),
+        ..Default::default()
+    }
+}
+
+/// Names the coordinators of groups.
+pub(crate) fn find_coordinator(
+    shared: &Arc<Shared>,
+    request: FindCoordinatorRequest,
+    version: i16,
+) -> FindCoordinatorResponse {
+    if version >= 4 {
+        let keys = request.coordinator_keys.into_iter();
+        let coordinators = keys.map(|key| coordinator(shared, key, request.key_type)).collect();
+        return FindCoordinatorResponse { coordinators, ..Default::default() };
+    }
+    let found = coordinator(shared, request.key, request.key_type);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..Default::default()
+    }
+}
+
+fn coordinator(shared: &Arc<Shared>, key: String, key_type: i8) -> Coordinator {
+    let refused = |key: String, error_code, text: &str| Coordinator {
+        key,
+        node_id: -1,
+        port: -1,
+        error_code,
+        error_message: Some(text.to_owned()),
+        ..Default::default()
+    };
+    match key_type {
+        0 if key.is_empty() => return refused(key, 24, "the group id is empty"),
+        0 => {}
+        1 => return refused(key, errors::INVALID_REQUEST, "transactions are not supported yet"),
+        _ => return refused(key, errors::INVALID_REQUEST, "unknown type of coordinator"),
+    }
+    let leadership = shared.backend.consumer_groups.coordinator_of(&key);
+    let leader = shared.live_leader(leadership);
+    let address = leader.and_then(|n| shared.config.advertised.get(&n).map(|a| (n, a)));
+    match address {
+        Some((node, (host, port))) => Coordinator {
+            key,
+            node_id: i32::from(node.0),
+            host: host.clone(),
+            port: i32::from(*port),
+            ..Default::default()
+        },
+        None => {
+            let code = errors::COORDINATOR_NOT_AVAILABLE;
+            refused(key, code, errors::message(code))
+        }
+    }
+}

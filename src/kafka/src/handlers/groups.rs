@@ -1,0 +1,446 @@
+//! The consumer group APIs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use log::groups::{CommitCheck, GroupError, Heartbeat, Join, Leave, MemberName, Sync as SyncGroup};
+use log::{CommittedOffset, LogError, OffsetToCommit};
+
+use crate::codec::messages::*;
+use crate::errors;
+use crate::gateway::Shared;
+
+/// An empty static name counts as none.
+fn instance(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty())
+}
+
+pub(crate) async fn join(
+    shared: &Arc<Shared>,
+    request: JoinGroupRequest,
+    version: i16,
+    client_id: String,
+    peer: SocketAddr,
+) -> JoinGroupResponse {
+    let session = i64::from(request.session_timeout_ms);
+    let rebalance = i64::from(request.rebalance_timeout_ms);
+    let protocols = request.protocols.into_iter().map(|p| (p.name, p.metadata)).collect();
+    let join = Join {
+        group: request.group_id,
+        member: request.member_id,
+        instance: instance(request.group_instance_id),
+        client_id,
+        client_host: format!("/{}", peer.ip()),
+        session_timeout_ms: session,
+        // Version 0 has no rebalance timeout of its own.
+        rebalance_timeout_ms: if version == 0 { session } else { rebalance.max(0) },
+        protocol_type: request.protocol_type,
+        protocols,
+        require_known_id: version >= 4,
+        can_skip_assignment: version >= 9,
+    };
+    let reply = shared.backend.consumer_groups.join(join).await;
+    let members = reply.members.into_iter().map(|m| JoinGroupResponseMember {
+        member_id: m.id,
+        group_instance_id: m.instance,
+        metadata: m.metadata,
+    });
+    // Before version 7 the protocol must not be null.
+    let empty = (version < 7).then(String::new);
+    JoinGroupResponse {
+        error_code: reply.error.map_or(errors::NONE, errors::group_code),
+        generation_id: reply.generation,
+        protocol_type: reply.protocol_type,
+        protocol_name: reply.protocol.or(empty),
+        leader: reply.leader,
+        skip_assignment: reply.skip_assignment,
+        member_id: reply.member,
+        members: members.collect(),
+        ..Default::default()
+    }
+}
+
+pub(crate) async fn sync(shared: &Arc<Shared>, request: SyncGroupRequest) -> SyncGroupResponse {
+    let assignments = request.assignments.into_iter();
+    let sync = SyncGroup {
+        group: request.group_id,
+        generation: request.generation_id,
+        member: request.member_id,
+        instance: instance(request.group_instance_id),
+        protocol_type: request.protocol_type,
+        protocol: request.protocol_name,
+        assignments: assignments.map(|a| (a.member_id, a.assignment)).collect(),
+    };
+    match shared.backend.consumer_groups.sync(sync).await {
+        Ok(reply) => SyncGroupResponse {
+            protocol_type: reply.protocol_type,
+            protocol_name: reply.protocol,
+            assignment: reply.assignment,
+            ..Default::default()
+        },
+        Err(error) => {
+            SyncGroupResponse { error_code: errors::group_code(error), ..Default::default() }
+        }
+    }
+}
+
+pub(crate) fn heartbeat(shared: &Arc<Shared>, request: &HeartbeatRequest) -> HeartbeatResponse {
+    let beat = Heartbeat {
+        group: request.group_id.clone(),
+        generation: request.generation_id,
+        member: request.member_id.clone(),
+        instance: instance(request.group_instance_id.clone()),
+    };
+    let result = shared.backend.consumer_groups.heartbeat(&beat);
+    HeartbeatResponse { error_code: errors::group_result(&result), ..Default::default() }
+}
+
+pub(crate) fn leave(
+    shared: &Arc<Shared>,
+    request: LeaveGroupRequest,
+    version: i16,
+) -> LeaveGroupResponse {
+    let single = MemberName { id: request.member_id, instance: None };
+    let members = if version < 3 {
+        vec![single]
+    } else {
+        let name = |m: MemberIdentity| MemberName {
+            id: m.member_id,
+            instance: instance(m.group_instance_id),
+        };
+        request.members.into_iter().map(name).collect()
+    };
+    let leave = Leave { group: request.group_id, members };
+    let results = match shared.backend.consumer_groups.leave(&leave) {
+        Ok(results) => results,
+        Err(error) => {
+            let error_code = errors::group_code(error);
+            return LeaveGroupResponse { error_code, ..Default::default() };
+        }
+    };
+    let code = |error: Option<GroupError>| error.map_or(errors::NONE, errors::group_code);
+    if version < 3 {
+        let error_code = results.first().map_or(errors::NONE, |r| code(r.error));
+        return LeaveGroupResponse { error_code, ..Default::default() };
+    }
+    let members = results.into_iter().map(|result| LeaveGroupMemberResponse {
+        member_id: result.member.id,
+        group_instance_id: result.member.instance,
+        error_code: code(result.error),
+    });
+    LeaveGroupResponse { members: members.collect(), ..Default::default() }
+}
+
+pub(crate) async fn describe(
+    shared: &Arc<Shared>,
+    request: DescribeGroupsRequest,
+    version: i16,
+) -> DescribeGroupsResponse {
+    let mut groups = Vec::new();
+    for id in request.groups {
+        groups.push(describe_one(shared, id, version).await);
+    }
+    DescribeGroupsResponse { throttle_time_ms: 0, groups }
+}
+
+async fn describe_one(shared: &Arc<Shared>, id: String, version: i16) -> DescribedGroup {
+    let mut answer = DescribedGroup { group_id: id.clone(), ..Default::default() };
+    match shared.backend.consumer_groups.describe(&id) {
+        Err(error) => answer.error_code = errors::group_code(error),
+        Ok(Some(group)) => {
+            answer.group_state = group.state.name().to_owned();
+            answer.protocol_type = group.protocol_type;
+            answer.protocol_data = group.protocol;
+            let members = group.members.into_iter().map(|m| DescribedGroupMember {
+                member_id: m.id,
+                group_instance_id: m.instance,
+                client_id: m.client_id,
+                client_host: m.client_host,
+                member_metadata: m.metadata,
+                member_assignment: m.assignment,
+            });
+            answer.members = members.collect();
+        }
+        Ok(None) if has_offsets(shared, &id).await => answer.group_state = "Empty".to_owned(),
+        Ok(None) => {
+            answer.group_state = "Dead".to_owned();
+            // KIP-1043: from version 6 a group that does not exist is an error.
+            if version >= 6 {
+                answer.error_code = errors::GROUP_ID_NOT_FOUND;
+                answer.error_message = Some(format!("Group {id} not found."));
+            }
+        }
+    }
+    answer
+}
+
+async fn has_offsets(shared: &Arc<Shared>, group: &str) -> bool {
+    let offsets = shared.backend.log.fetch_offsets(group).await;
+    offsets.is_ok_and(|offsets| !offsets.is_empty())
+}
+
+pub(crate) async fn list(shared: &Arc<Shared>, request: &ListGroupsRequest) -> ListGroupsResponse {
+    let mut all: BTreeMap<String, (String, &'static str)> = BTreeMap::new();
+    for id in shared.backend.log.groups_with_offsets().unwrap_or_default() {
+        if shared.backend.consumer_groups.check_coordinator(&id).is_ok() {
+            all.insert(id, (String::new(), "Empty"));
+        }
+    }
+    for group in shared.backend.consumer_groups.list() {
+        all.insert(group.id, (group.protocol_type, group.state));
+    }
+    let wanted = |filter: &[String], value: &str| {
+        filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
+    };
+    let groups = all
+        .into_iter()
+        .filter(|(_, (_, state))| {
+            wanted(&request.states_filter, state) && wanted(&request.types_filter, "classic")
+        })
+        .map(|(group_id, (protocol_type, state))| ListedGroup {
+            group_id,
+            protocol_type,
+            group_state: state.to_owned(),
+            group_type: "classic".to_owned(),
+        });
+    ListGroupsResponse { groups: groups.collect(), ..Default::default() }
+}
+
+pub(crate) async fn delete(
+    shared: &Arc<Shared>,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
+    let mut results = Vec::new();
+    for group_id in request.groups_names {
+        let error_code = delete_one(shared, &group_id).await;
+        results.push(DeletableGroupResult { group_id, error_code });
+    }
+    DeleteGroupsResponse { throttle_time_ms: 0, results }
+}
+
+async fn delete_one(shared: &Arc<Shared>, group: &str) -> errors::Code {
+    let had_offsets = has_offsets(shared, group).await;
+    match shared.backend.consumer_groups.delete(group) {
+        Err(error) => return errors::group_code(error),
+        Ok(false) if !had_offsets => return errors::GROUP_ID_NOT_FOUND,
+        Ok(_) => {}
+    }
+    let deleted = shared.backend.log.delete_offsets(group, None).await;
+    deleted.err().map_or(errors::NONE, |error| coordinator_code(&error))
+}
+
+/// Errors of the group's data group are errors of its coordinator.
+fn coordinator_code(error: &LogError) -> errors::Code {
+    match error {
+        LogError::NotLeader { .. } => errors::NOT_COORDINATOR,
+        LogError::Timeout => errors::REQUEST_TIMED_OUT,
+        LogError::Storage(_) => errors::COORDINATOR_NOT_AVAILABLE,
+        other => other.code(),
+    }
+}
+
+pub(crate) async fn commit(
+    shared: &Arc<Shared>,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let check = CommitCheck {
+        group: request.group_id.clone(),
+        generation: request.generation_id_or_member_epoch,
+        member: request.member_id,
+        instance: instance(request.group_instance_id),
+    };
+    let refused = shared.backend.consumer_groups.check_commit(&check).err();
+    let mut codes = refused.map(|error| vec![errors::group_code(error)]);
+    if codes.is_none() {
+        let offsets = request.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|part| OffsetToCommit {
+                topic: topic.name.clone(),
+                partition: part.partition_index,
+                offset: part.committed_offset,
+                leader_epoch: part.committed_leader_epoch,
+                metadata: part.committed_metadata.clone().unwrap_or_default(),
+            })
+        });
+        let offsets: Vec<OffsetToCommit> = offsets.collect();
+        codes = Some(match shared.backend.log.commit_offsets(&request.group_id, &offsets).await {
+            Ok(each) => {
+                each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect()
+            }
+            Err(error) => vec![coordinator_code(&error)],
+        });
+    }
+    // One code for all, or one for each.
+    let codes = codes.unwrap_or_default();
+    let mut next = codes.iter().copied();
+    let last = codes.last().copied().unwrap_or(errors::NONE);
+    let topics = request.topics.into_iter().map(|topic| OffsetCommitResponseTopic {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|part| OffsetCommitResponsePartition {
+                partition_index: part.partition_index,
+                error_code: next.next().unwrap_or(last),
+            })
+            .collect(),
+    });
+    OffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() }
+}
+
+/// Committed offsets of one group, by topic and partition; `wanted` keeps the order asked for.
+async fn committed(
+    shared: &Arc<Shared>,
+    group: &str,
+    wanted: Option<Vec<(String, Vec<i32>)>>,
+) -> Result<Vec<(String, Vec<CommittedOffset>)>, errors::Code> {
+    let check = shared.backend.consumer_groups.check_coordinator(group);
+    check.map_err(errors::group_code)?;
+    let found = shared.backend.log.fetch_offsets(group).await;
+    let found = found.map_err(|error| coordinator_code(&error))?;
+    let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
+        found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
+    let Some(wanted) = wanted else {
+        let mut topics: BTreeMap<String, Vec<CommittedOffset>> = BTreeMap::new();
+        for ((topic, _), offset) in by_part {
+            topics.entry(topic).or_default().push(offset);
+        }
+        return Ok(topics.into_iter().collect());
+    };
+    let none = |topic: &str, partition| CommittedOffset {
+        topic: topic.to_owned(),
+        partition,
+        offset: -1,
+        leader_epoch: -1,
+        metadata: String::new(),
+        commit_time_ms: -1,
+    };
+    let mut topics = Vec::new();
+    for (topic, parts) in wanted {
+        let mut offsets = Vec::new();
+        for part in parts {
+            let offset = by_part.remove(&(topic.clone(), part));
+            offsets.push(offset.unwrap_or_else(|| none(&topic, part)));
+        }
+        topics.push((topic, offsets));
+    }
+    Ok(topics)
+}
+
+pub(crate) async fn fetch(
+    shared: &Arc<Shared>,
+    request: OffsetFetchRequest,
+    version: i16,
+) -> OffsetFetchResponse {
+    if version < 8 {
+        return fetch_single(shared, request, version).await;
+    }
+    let mut groups = Vec::new();
+    for group in request.groups {
+        let wanted = group.topics;
+        let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let mut answer =
+            OffsetFetchResponseGroup { group_id: group.group_id.clone(), ..Default::default() };
+        match committed(shared, &group.group_id, wanted).await {
+            Err(code) => answer.error_code = code,
+            Ok(topics) => {
+                let part = |o: CommittedOffset| OffsetFetchResponsePartitions {
+                    partition_index: o.partition,
+                    committed_offset: o.offset,
+                    committed_leader_epoch: o.leader_epoch,
+                    metadata: Some(o.metadata),
+                    error_code: errors::NONE,
+                };
+                let topic = |(name, offsets): (String, Vec<CommittedOffset>)| {
+                    let partitions = offsets.into_iter().map(part).collect();
+                    OffsetFetchResponseTopics { name, partitions }
+                };
+                answer.topics = topics.into_iter().map(topic).collect();
+            }
+        }
+        groups.push(answer);
+    }
+    OffsetFetchResponse { groups, ..Default::default() }
+}
+
+async fn fetch_single(
+    shared: &Arc<Shared>,
+    request: OffsetFetchRequest,
+    version: i16,
+) -> OffsetFetchResponse {
+    let wanted = request.topics;
+    let wanted: Option<Vec<(String, Vec<i32>)>> =
+        wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+    let asked = wanted.clone().unwrap_or_default();
+    match committed(shared, &request.group_id, wanted).await {
+        Ok(topics) => {
+            let part = |o: CommittedOffset| OffsetFetchResponsePartition {
+                partition_index: o.partition,
+                committed_offset: o.offset,
+                committed_leader_epoch: o.leader_epoch,
+                metadata: Some(o.metadata),
+                error_code: errors::NONE,
+            };
+            let topic =
+                |(name, offsets): (String, Vec<CommittedOffset>)| OffsetFetchResponseTopic {
+                    name,
+                    partitions: offsets.into_iter().map(part).collect(),
+                };
+            let topics = topics.into_iter().map(topic).collect();
+            OffsetFetchResponse { topics, ..Default::default() }
+        }
+        // Version 1 has no code for the whole answer.
+        Err(error_code) if version < 2 => {
+            let part = |partition_index| OffsetFetchResponsePartition {
+                partition_index,
+                committed_offset: -1,
+                metadata: Some(String::new()),
+                error_code,
+                ..Default::default()
+            };
+            let topic = |(name, parts): (String, Vec<i32>)| OffsetFetchResponseTopic {
+                name,
+                partitions: parts.into_iter().map(part).collect(),
+            };
+            let topics = asked.into_iter().map(topic).collect();
+            OffsetFetchResponse { topics, ..Default::default() }
+        }
+        Err(error_code) => OffsetFetchResponse { error_code, ..Default::default() },
+    }
+}
+
+pub(crate) async fn delete_offsets(
+    shared: &Arc<Shared>,
+    request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let group = request.group_id.as_str();
+    let groups = &shared.backend.consumer_groups;
+    let missing = match groups.describe(group) {
+        Err(error) => Some(errors::group_code(error)),
+        Ok(None) if !has_offsets(shared, group).await => Some(errors::GROUP_ID_NOT_FOUND),
+        Ok(_) => None,
+    };
+    if let Some(error_code) = missing {
+        return OffsetDeleteResponse { error_code, ..Default::default() };
+    }
+    let mut topics = Vec::new();
+    for topic in request.topics {
+        let allowed = groups.check_offset_delete(group, &topic.name);
+        let mut code = errors::group_result(&allowed);
+        if code == errors::NONE {
+            let keys = topic.partitions.iter().map(|p| (topic.name.clone(), p.partition_index));
+            let deleted = {
+                let keys: Vec<(String, i32)> = keys.collect();
+                shared.backend.log.delete_offsets(group, Some(&keys)).await
+            };
+            code = deleted.err().map_or(errors::NONE, |error| coordinator_code(&error));
+        }
+        let partitions = topic.partitions.into_iter().map(|p| OffsetDeleteResponsePartition {
+            partition_index: p.partition_index,
+            error_code: code,
+        });
+        let partitions = partitions.collect();
+        topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });
+    }
+    OffsetDeleteResponse { topics, ..Default::default() }
+}

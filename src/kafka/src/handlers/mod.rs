@@ -1,0 +1,59 @@
+//! One handler per API: from the request's message to the service and back.
+
+pub(crate) mod cluster;
+mod configs;
+mod fetch;
+mod groups;
+mod offsets;
+mod produce;
+mod topics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::codec::{Request, RequestBody, ResponseBody};
+use crate::gateway::Shared;
+
+/// Answers a request. `None` when the client wants no answer.
+pub(crate) async fn handle(
+    shared: &Arc<Shared>,
+    request: Request,
+    peer: SocketAddr,
+) -> Option<ResponseBody> {
+    let version = request.version;
+    let client_id = request.client_id.unwrap_or_default();
+    Some(match request.body {
+        RequestBody::Produce(body) => return produce::produce(shared, body).await.map(Into::into),
+        RequestBody::Fetch(body) => fetch::fetch(shared, body, version).await.into(),
+        RequestBody::ListOffsets(body) => offsets::list(shared, body).await.into(),
+        RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
+        RequestBody::DeleteRecords(body) => offsets::delete_records(shared, body).await.into(),
+        RequestBody::Metadata(body) => cluster::metadata(shared, body, version).await.into(),
+        RequestBody::ApiVersions(body) => cluster::api_versions(body, version).into(),
+        RequestBody::DescribeCluster(body) => cluster::describe(shared, body).into(),
+        RequestBody::FindCoordinator(body) => {
+            cluster::find_coordinator(shared, body, version).into()
+        }
+        RequestBody::InitProducerId(body) => produce::init_producer_id(shared, body).await.into(),
+        RequestBody::JoinGroup(body) => {
+            groups::join(shared, body, version, client_id, peer).await.into()
+        }
+        RequestBody::SyncGroup(body) => groups::sync(shared, body).await.into(),
+        RequestBody::Heartbeat(body) => groups::heartbeat(shared, &body).into(),
+        RequestBody::LeaveGroup(body) => groups::leave(shared, body, version).into(),
+        RequestBody::DescribeGroups(body) => groups::describe(shared, body, version).await.into(),
+        RequestBody::ListGroups(body) => groups::list(shared, &body).await.into(),
+        RequestBody::DeleteGroups(body) => groups::delete(shared, body).await.into(),
+        RequestBody::OffsetCommit(body) => groups::commit(shared, body).await.into(),
+        RequestBody::OffsetFetch(body) => groups::fetch(shared, body, version).await.into(),
+        RequestBody::OffsetDelete(body) => groups::delete_offsets(shared, body).await.into(),
+        RequestBody::CreateTopics(body) => topics::create(shared, body).await.into(),
+        RequestBody::DeleteTopics(body) => topics::delete(shared, body, version).await.into(),
+        RequestBody::CreatePartitions(body) => topics::add_partitions(shared, body).await.into(),
+        RequestBody::DescribeConfigs(body) => configs::describe(shared, body).into(),
+        RequestBody::AlterConfigs(body) => configs::alter(shared, body).await.into(),
+        RequestBody::IncrementalAlterConfigs(body) => {
+            configs::alter_incrementally(shared, body).await.into()
+        }
+    })
+}

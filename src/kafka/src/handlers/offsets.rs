@@ -1,0 +1,110 @@
+//! ListOffsets, OffsetForLeaderEpoch and DeleteRecords.
+
+use std::sync::Arc;
+
+use log::{LogError, OffsetQuery, TopicRef};
+
+use crate::codec::messages::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult, ListOffsetsPartitionResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopicResponse, OffsetForLeaderEpochEpochEndOffset,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+};
+use crate::errors;
+use crate::gateway::Shared;
+
+/// Kafka's special timestamps. −4 is the start of what lies on this node, −5 the end of what was
+/// moved to other storage: nothing is.
+fn query(timestamp: i64) -> Option<OffsetQuery> {
+    match timestamp {
+        -1 => Some(OffsetQuery::Latest),
+        -2 | -4 => Some(OffsetQuery::Earliest),
+        -3 => Some(OffsetQuery::MaxTimestamp),
+        time if time >= 0 => Some(OffsetQuery::Time(time)),
+        _ => None,
+    }
+}
+
+/// Finds offsets by time.
+pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let log = &shared.backend.log;
+    let mut topics = Vec::new();
+    for topic in request.topics {
+        let mut partitions = Vec::new();
+        for part in topic.partitions {
+            let mut answer = ListOffsetsPartitionResponse {
+                partition_index: part.partition_index,
+                ..Default::default()
+            };
+            let (index, epoch) = (part.partition_index, part.current_leader_epoch);
+            match query(part.timestamp) {
+                Some(query) => {
+                    let name = TopicRef::Name(&topic.name);
+                    match log.list_offset(name, index, epoch, query).await {
+                        Ok(found) => {
+                            answer.offset = found.offset;
+                            answer.timestamp = found.timestamp_ms;
+                            answer.leader_epoch = found.leader_epoch;
+                        }
+                        Err(error) => answer.error_code = error.code(),
+                    }
+                }
+                None if part.timestamp == -5 => {}
+                None => answer.error_code = errors::INVALID_REQUEST,
+            }
+            partitions.push(answer);
+        }
+        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+    }
+    ListOffsetsResponse { throttle_time_ms: 0, topics }
+}
+
+/// Says where an epoch ended.
+pub(crate) async fn for_epoch(
+    shared: &Arc<Shared>,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let log = &shared.backend.log;
+    let mut topics = Vec::new();
+    for topic in request.topics {
+        let mut partitions = Vec::new();
+        for part in topic.partitions {
+            let name = TopicRef::Name(&topic.topic);
+            let (epoch, current) = (part.leader_epoch, part.current_leader_epoch);
+            let mut answer = OffsetForLeaderEpochEpochEndOffset {
+                partition: part.partition,
+                ..Default::default()
+            };
+            match log.offset_for_leader_epoch(name, part.partition, current, epoch) {
+                Ok((epoch, end)) => (answer.leader_epoch, answer.end_offset) = (epoch, end),
+                Err(error) => answer.error_code = error.code(),
+            }
+            partitions.push(answer);
+        }
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+    }
+    OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics }
+}
+
+/// Moves the start of partitions.
+pub(crate) async fn delete_records(
+    shared: &Arc<Shared>,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
+    let mut topics = Vec::new();
+    for topic in request.topics {
+        let mut partitions = Vec::new();
+        for part in topic.partitions {
+            let name = TopicRef::Name(&topic.name);
+            let result: Result<i64, LogError> =
+                shared.backend.log.delete_records(name, part.partition_index, part.offset).await;
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: part.partition_index,
+                low_watermark: *result.as_ref().unwrap_or(&-1),
+                error_code: result.as_ref().err().map_or(errors::NONE, LogError::code),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    }
+    DeleteRecordsResponse { throttle_time_ms: 0, topics }
+}

@@ -1,0 +1,133 @@
+//! Produce and InitProducerId.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use log::{Acks, LogError, TopicRef};
+
+use crate::codec::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, PartitionProduceData, PartitionProduceResponse,
+    ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
+};
+use crate::errors;
+use crate::gateway::Shared;
+
+/// Appends; `None` when the client wants no answer and there is no error to tell of.
+pub(crate) async fn produce(
+    shared: &Arc<Shared>,
+    request: ProduceRequest,
+) -> Option<ProduceResponse> {
+    let (acks, timeout_ms) = (request.acks, request.timeout_ms);
+    let refusal = if request.transactional_id.is_some() {
+        Some((errors::INVALID_REQUEST, "transactions are not supported yet"))
+    } else if !(-1..=1).contains(&acks) {
+        Some((errors::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1"))
+    } else {
+        None
+    };
+    let topics = request.topic_data.into_iter().map(|topic| async move {
+        let name = topic.name;
+        let parts = topic.partition_data.into_iter().map(|part| {
+            let name = name.as_str();
+            async move {
+                match refusal {
+                    Some((code, text)) => failed(part.index, code, text.to_owned()),
+                    None => append(shared, name, part, acks, timeout_ms).await,
+                }
+            }
+        });
+        let partition_responses = join_all(parts).await;
+        TopicProduceResponse { name, partition_responses }
+    });
+    let responses = join_all(topics).await;
+    let mut parts = responses.iter().flat_map(|t| &t.partition_responses);
+    if acks == 0 && parts.all(|p| p.error_code == errors::NONE) {
+        return None;
+    }
+    let parts = responses.iter().flat_map(|t| &t.partition_responses);
+    let moved = parts.filter(|p| p.error_code == errors::NOT_LEADER_OR_FOLLOWER);
+    let mut leaders: Vec<i32> = moved.map(|p| p.current_leader.leader_id).collect();
+    leaders.sort_unstable();
+    let brokers = shared.brokers();
+    let known = brokers.into_iter().filter(|(n, ..)| leaders.contains(&i32::from(n.0)));
+    let endpoint = |(node, host, port): (base::NodeId, String, u16)| ProduceNodeEndpoint {
+        node_id: i32::from(node.0),
+        host,
+        port: i32::from(port),
+        rack: None,
+    };
+    let node_endpoints = known.map(endpoint).collect();
+    Some(ProduceResponse { responses, throttle_time_ms: 0, node_endpoints })
+}
+
+fn failed(index: i32, code: errors::Code, text: String) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: code,
+        base_offset: -1,
+        error_message: Some(text),
+        ..Default::default()
+    }
+}
+
+async fn append(
+    shared: &Arc<Shared>,
+    topic: &str,
+    part: PartitionProduceData,
+    acks: i16,
+    timeout_ms: i32,
+) -> PartitionProduceResponse {
+    let records = part.records.0.into_iter().next().unwrap_or_else(Bytes::new);
+    let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
+    let acks = if acks == -1 { Acks::All } else { Acks::Leader };
+    let topic_ref = TopicRef::Name(topic);
+    let appending = shared.backend.log.produce(topic_ref, part.index, records, acks);
+    let result = match tokio::time::timeout(patience, appending).await {
+        Ok(result) => result,
+        Err(_) => Err(LogError::Timeout),
+    };
+    match result {
+        Ok(done) => PartitionProduceResponse {
+            index: part.index,
+            base_offset: done.base_offset,
+            log_append_time_ms: done.log_append_time_ms,
+            log_start_offset: done.log_start_offset,
+            ..Default::default()
+        },
+        Err(error) => {
+            let mut answer = failed(part.index, error.code(), error.to_string());
+            if let LogError::NotLeader { .. } = error {
+                let (leader_id, leader_epoch) = shared.leader_of(topic, part.index);
+                answer.current_leader = ProduceLeaderIdAndEpoch { leader_id, leader_epoch };
+            }
+            answer
+        }
+    }
+}
+
+/// Hands out a producer id.
+pub(crate) async fn init_producer_id(
+    shared: &Arc<Shared>,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    if request.transactional_id.is_some() {
+        let error_code = errors::INVALID_REQUEST;
+        return InitProducerIdResponse { error_code, producer_epoch: -1, ..Default::default() };
+    }
+    match shared.backend.log.init_producer_id().await {
+        Ok(producer_id) => InitProducerIdResponse { producer_id, ..Default::default() },
+        Err(LogError::NotLeader { .. }) => InitProducerIdResponse {
+            error_code: errors::COORDINATOR_NOT_AVAILABLE,
+            producer_epoch: -1,
+            ..Default::default()
+        },
+        Err(error) => InitProducerIdResponse {
+            error_code: error.code(),
+            producer_epoch: -1,
+            ..Default::default()
+        },
+    }
+}
