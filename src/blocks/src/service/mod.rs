@@ -255,9 +255,10 @@ impl BlockService {
         let mut sum = ContentSummary::default();
         let mut stack = vec![root];
         while !stack.is_empty() {
-            let namespace = self.shared.namespace.read();
-            namespace.summarize(who, &mut stack, &mut sum, SUMMARY_STEP)?;
-            drop(namespace);
+            {
+                let namespace = self.shared.namespace.read();
+                namespace.summarize(who, &mut stack, &mut sum, SUMMARY_STEP)?;
+            }
             tokio::task::yield_now().await;
         }
         Ok(sum)
