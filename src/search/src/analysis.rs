@@ -9,7 +9,7 @@ mod filters;
 mod registry;
 mod tokenize;
 
-pub use registry::Analysis;
+pub use registry::{Analysis, nest};
 
 pub(crate) use filters::Filter;
 pub(crate) use tokenize::Tokenizer;

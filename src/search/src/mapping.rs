@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use compiled::wildcard_match;
 pub use compiled::{FieldDef, IndexSchema, ValueClass};
 pub use document::{Entry, FieldValue, ParsedDocument};
 pub(crate) use value::{ip_from_hex, ip_hex, ip_range, parse_bool, parse_number};

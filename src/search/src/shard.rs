@@ -34,7 +34,7 @@ use crate::mapping::{IndexSchema, ValueClass};
 use directory::DeferredDirectory;
 pub use directory::PinnedCommit;
 pub use layout::Fields;
-pub(crate) use layout::{OVERFLOW_SEPARATOR, Slots};
+pub(crate) use layout::{Slots, column_name};
 
 /// An operation with everything assigned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -35,6 +35,8 @@ pub(crate) struct DeferredDirectory {
     root: PathBuf,
     inner: MmapDirectory,
     state: Arc<Mutex<State>>,
+    /// Held while `meta.json` on disk changes or is pinned.
+    gate: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,8 +54,10 @@ struct State {
 /// The files of a durable commit; they stay while this value lives.
 #[derive(Debug)]
 pub struct PinnedCommit {
-    /// Names relative to the shard's directory, `meta.json` last.
+    /// Names of the segment files, relative to the shard's directory.
     pub files: Vec<PathBuf>,
+    /// What a copy has to write as `meta.json` once it has the files.
+    pub meta: Vec<u8>,
     state: Arc<Mutex<State>>,
 }
 
@@ -67,11 +71,12 @@ impl Drop for PinnedCommit {
 impl DeferredDirectory {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let inner = MmapDirectory::open(root).map_err(|e| EsError::internal(e.to_string()))?;
-        Ok(Self { root: root.to_owned(), inner, state: Arc::default() })
+        Ok(Self { root: root.to_owned(), inner, state: Arc::default(), gate: Arc::default() })
     }
 
     /// Makes the current commit durable.
     pub(crate) fn sync(&self) -> Result<()> {
+        let _gate = self.gate.lock();
         let (dirty, small, doomed) = {
             let state = self.state.lock();
             (state.dirty.clone(), state.small.clone(), state.doomed.clone())
@@ -126,12 +131,12 @@ impl DeferredDirectory {
 
     /// Keeps the files of the commit on disk.
     pub(crate) fn pin(&self) -> Result<PinnedCommit> {
-        // Pinned before the listing, so that no sync removes a file in between.
+        let _gate = self.gate.lock();
+        let meta = std::fs::read(self.root.join(META))?;
         self.state.lock().pins += 1;
-        let mut pinned = PinnedCommit { files: Vec::new(), state: self.state.clone() };
+        let mut pinned = PinnedCommit { files: Vec::new(), meta, state: self.state.clone() };
         let exists = |path: &PathBuf| self.root.join(path).exists();
         pinned.files = self.durable_files()?.into_iter().filter(exists).collect();
-        pinned.files.push(PathBuf::from(META));
         Ok(pinned)
     }
 

@@ -73,6 +73,7 @@ fn a_pinned_commit_can_be_copied() {
     for file in &pinned.files {
         std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
     }
+    std::fs::write(copy.path().join("meta.json"), &pinned.meta).unwrap();
     let error = |e| panic!("{e:?}");
     let copied = Shard::open(copy.path(), schema, ShardOptions::default()).unwrap_or_else(error);
     assert_eq!(copied.stats().docs, 1);
