@@ -224,11 +224,13 @@ pub fn decode_record(bytes: &[u8], salt: Salt) -> Result<(Record, usize), Bad> {
     let group = GroupId(u16::from_le_bytes([header[14], header[15]]));
     let pos =
         LogPos { term: u64_at(header, 16), node: u64_at(header, 24), index: u64_at(header, 32) };
+    let no_leader = pos.term == 0 && pos.node == 0;
+    let nothing = no_leader && pos.index == 0;
     let what = match (header[12], header[13]) {
         (1, 0) => What::Entry(pos, Bytes::copy_from_slice(body)),
-        (2, 0) => What::Vote(Bytes::copy_from_slice(body)),
-        (3, 0) if body.is_empty() => What::TruncateAfter(Some(pos.index)),
-        (3, RECORD_FLAG_ALL) if body.is_empty() => What::TruncateAfter(None),
+        (2, 0) if nothing => What::Vote(Bytes::copy_from_slice(body)),
+        (3, 0) if no_leader && body.is_empty() => What::TruncateAfter(Some(pos.index)),
+        (3, RECORD_FLAG_ALL) if nothing && body.is_empty() => What::TruncateAfter(None),
         (4, 0) if body.is_empty() => What::Purge(pos),
         (5, 0) if body.is_empty() => What::Committed(pos),
         _ => return Err(Bad::Content),
@@ -292,6 +294,7 @@ impl FlushHeader {
         let most = length.saturating_sub(HEADER_BYTES) / RECORD_BYTES;
         let sane = (HEADER_BYTES..=MAX_RECOVERED_FLUSH_BYTES).contains(&length)
             && decoded.records as usize <= most
+            && u32_at(header, 36) == 0
             && (decoded.offset as usize).is_multiple_of(BLOCK);
         if sane { Ok(decoded) } else { Err(Bad::Content) }
     }

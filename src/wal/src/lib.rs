@@ -163,7 +163,7 @@ pub enum WalError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("{} has format version {version}, this build knows {}", file.display(), format::VERSION)]
+    #[error("{} has format version {version}, newer than this build knows", file.display())]
     TooNew {
         /// The file.
         file: PathBuf,
