@@ -1,1 +1,31 @@
-//! elastic
+//! The Elasticsearch REST port.
+//!
+//! It translates: HTTP requests into calls of [`index::IndexService`] and the `search` crate,
+//! and their results into the JSON and text tables of Elasticsearch 7.10, with the media types
+//! and headers that newer clients insist on. It keeps no state of its own.
+//!
+//! A request goes [`server`] → [`routes`] → `dispatch` → one of the `*_api` modules.
+
+pub mod app;
+pub mod bulk;
+mod bulk_api;
+mod cat_api;
+mod cluster_api;
+mod dispatch;
+mod docs_api;
+pub mod filter;
+mod indices_api;
+pub mod limits;
+pub mod params;
+pub mod reply;
+pub mod routes;
+mod search_api;
+pub mod server;
+pub mod source;
+pub mod table;
+
+pub use app::{App, ClusterFacts, NodeFacts};
+pub use server::ElasticGateway;
+
+#[cfg(test)]
+mod tests;

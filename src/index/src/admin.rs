@@ -69,8 +69,7 @@ impl IndexService {
         expand_replicas(&mut kept, self.peers.all().len());
         let replicas = settings::number(&kept, "index.number_of_replicas").unwrap_or(replicas);
         let empty = Value::Object(serde_json::Map::new());
-        let mapping =
-            crate::mapping::normalize(spec.mapping.as_ref().unwrap_or(&empty), &kept)?;
+        let mapping = crate::mapping::normalize(spec.mapping.as_ref().unwrap_or(&empty), &kept)?;
         let new = NewIndex {
             name: name.to_owned(),
             uuid: IndexUuid(self.shared.env.random.uuid_bytes()),
@@ -158,8 +157,7 @@ impl IndexService {
             settings::validate_update(&change, meta.name(), &meta.uuid().to_string())?;
         }
         expand_replicas(&mut change, self.peers.all().len());
-        let text =
-            serde_json::to_string(&change).map_err(|e| EsError::internal(e.to_string()))?;
+        let text = serde_json::to_string(&change).map_err(|e| EsError::internal(e.to_string()))?;
         let uuids = indices.iter().map(|meta| meta.uuid()).collect();
         let command = CatalogCommand::PutSettings { uuids, settings: text, keep_existing };
         self.change(&command).await.map(|_| ())

@@ -292,9 +292,8 @@ pub(crate) fn exists(meta: &IndexMeta) -> EsError {
 }
 
 fn alias_is_index(alias: &str, meta: &IndexMeta) -> EsError {
-    let reason = format!(
-        "Invalid alias name [{alias}], an index exists with the same name as the alias"
-    );
+    let reason =
+        format!("Invalid alias name [{alias}], an index exists with the same name as the alias");
     EsError::new(400, "invalid_alias_name_exception", reason)
         .with("index_uuid", meta.uuid().to_string())
         .with("index", alias)

@@ -337,8 +337,7 @@ mod tests {
         let mut out = Writer::default();
         op.write(&mut out);
         let shard = ShardId { index: IndexUuid([1; 16]), number: 2 };
-        let mark =
-            MarkChange { pipeline: "p".to_owned(), partition: 1, expected: None, new: 10 };
+        let mark = MarkChange { pipeline: "p".to_owned(), partition: 1, expected: None, new: 10 };
         let command = ShardCommand::Ops(OpsCommand {
             shard,
             term: 4,

@@ -255,6 +255,11 @@ fn state_of(seq_no: u64, primary_term: u64, op: LoggedOp) -> (String, DocState) 
 }
 
 impl Live {
+    /// A shard at these numbers, with nothing recent.
+    pub(crate) fn at(next_seq_no: u64, primary_term: u64, raft_term: u64) -> Self {
+        Self { next_seq_no, primary_term, raft_term, ..Self::default() }
+    }
+
     fn remember(&mut self, id: String, state: DocState) {
         self.recent_bytes += state.source.len() + id.len();
         self.order.push_back((state.seq_no, id.clone()));

@@ -396,9 +396,8 @@ impl IndexService {
         if recent.iter().all(Option::is_some) {
             return Ok(recent);
         }
-        let look_up = move || {
-            ids.iter().map(|id| engine::newest(&copy, id)).collect::<Result<Vec<_>, _>>()
-        };
+        let look_up =
+            move || ids.iter().map(|id| engine::newest(&copy, id)).collect::<Result<Vec<_>, _>>();
         let found = tokio::task::spawn_blocking(look_up).await;
         found.map_err(|e| EsError::internal(e.to_string()))?
     }

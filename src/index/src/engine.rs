@@ -47,13 +47,7 @@ pub(crate) struct Indexer {
 
 impl Indexer {
     pub(crate) fn new(shard: Arc<Shard>, now_ms: u64) -> Self {
-        Self {
-            shard,
-            schema: None,
-            ops_since_checkpoint: 0,
-            checkpoint_ms: now_ms,
-            dirty: false,
-        }
+        Self { shard, schema: None, ops_since_checkpoint: 0, checkpoint_ms: now_ms, dirty: false }
     }
 
     /// Uses this mapping from the next operation on.

@@ -72,11 +72,7 @@ impl EsError {
     pub fn validation(failures: &[&str]) -> Self {
         let numbered = failures.iter().enumerate().map(|(i, f)| format!("{}: {f};", i + 1));
         let text = numbered.collect::<String>();
-        Self::new(
-            400,
-            "action_request_validation_exception",
-            format!("Validation Failed: {text}"),
-        )
+        Self::new(400, "action_request_validation_exception", format!("Validation Failed: {text}"))
     }
 
     /// No index, alias or pattern of that name.

@@ -171,9 +171,8 @@ impl Feeder {
         let frames = self.copy.stream.read(self.fed, FEED_BYTES);
         let frames = frames.map_err(|e| EsError::internal(format!("translog: {e}")))?;
         for bytes in &frames {
-            let frame = Frame::decode(bytes.clone()).map_err(|e| {
-                EsError::internal(format!("translog of {:?}: {e}", self.copy.id))
-            })?;
+            let frame = Frame::decode(bytes.clone())
+                .map_err(|e| EsError::internal(format!("translog of {:?}: {e}", self.copy.id)))?;
             let Some(meta) = self.wait_for_meta(frame.mapping_version) else { return Ok(true) };
             indexer.set_schema(&meta.schema);
             self.feed_frame(indexer, &frame)?;

@@ -71,7 +71,7 @@ impl ShardsMachine {
         self.removed.retain(|path| *path != dir);
         self.removed_before.retain(|path| *path != dir);
         let stream = Stream::create(&self.shared.writer, dir, parse_header);
-        let live = Live { primary_term: 1, raft_term: at.term, ..Live::default() };
+        let live = Live::at(0, 1, at.term);
         let copy = Arc::new(ShardCopy::new(id, self.group, stream, live));
         rows.put(&row_key(id), encode(&row_of(&copy)));
         self.shards.insert(id, copy.clone());
@@ -135,13 +135,8 @@ impl ShardsMachine {
             let (pipeline, partition) = parse_mark_key(&key)?;
             marks.insert((pipeline, partition), decode(&value)?);
         }
-        let live = Live {
-            next_seq_no: row.next_seq_no,
-            primary_term: row.primary_term,
-            raft_term: row.raft_term,
-            marks,
-            ..Live::default()
-        };
+        let mut live = Live::at(row.next_seq_no, row.primary_term, row.raft_term);
+        live.marks = marks;
         Ok(ShardCopy::new(id, self.group, stream, live))
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn compile(text: &str, settings: &Settings) -> Result<IndexSchema, Es
 }
 
 /// Checks a mapping of a user and writes it in the one form that is kept.
-pub fn normalize(mapping: &Value, settings: &Settings) -> Result<String, EsError> {
+pub(crate) fn normalize(mapping: &Value, settings: &Settings) -> Result<String, EsError> {
     let mapping = Mapping::parse(mapping)?;
     check_size(&mapping, settings)?;
     let text = mapping.to_json().to_string();

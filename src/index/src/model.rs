@@ -7,8 +7,8 @@ use std::sync::Arc;
 use base::GroupId;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use search::mapping::IndexSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The identity of one index: a name used again is another index.

@@ -163,7 +163,11 @@ fn resolve_name(
     } else {
         found.extend(catalog.with_alias(name).cloned());
         if !found.is_empty() && !options.aliases {
-            return if options.ignore_unavailable { Ok(Vec::new()) } else { Err(alias_refused(name)) };
+            return if options.ignore_unavailable {
+                Ok(Vec::new())
+            } else {
+                Err(alias_refused(name))
+            };
         }
     }
     if found.is_empty() {
@@ -211,20 +215,22 @@ fn matching(catalog: &Catalog, pattern: &str, options: IndicesOptions) -> Vec<St
     };
     // A pattern that begins with a dot names hidden dot indices explicitly.
     let hidden_fits = |meta: &IndexMeta, name: &str| {
-        !meta.is_hidden() || options.expand_hidden
+        !meta.is_hidden()
+            || options.expand_hidden
             || pattern.starts_with('.') && name.starts_with('.')
     };
     let fits = |meta: &IndexMeta| {
-        let by_name =
-            wildcard_match(pattern, meta.name()) && hidden_fits(meta, meta.name());
+        let by_name = wildcard_match(pattern, meta.name()) && hidden_fits(meta, meta.name());
         let by_alias = || {
-            options.aliases && meta.aliases.iter().any(|(alias, definition)| {
-                let hidden = definition.get("is_hidden").and_then(serde_json::Value::as_bool);
-                wildcard_match(pattern, alias)
-                    && (hidden != Some(true) || options.expand_hidden
-                        || pattern.starts_with('.') && alias.starts_with('.'))
-                    && hidden_fits(meta, alias)
-            })
+            options.aliases
+                && meta.aliases.iter().any(|(alias, definition)| {
+                    let hidden = definition.get("is_hidden").and_then(serde_json::Value::as_bool);
+                    wildcard_match(pattern, alias)
+                        && (hidden != Some(true)
+                            || options.expand_hidden
+                            || pattern.starts_with('.') && alias.starts_with('.'))
+                        && hidden_fits(meta, alias)
+                })
         };
         state_fits(meta) && (by_name || by_alias())
     };
@@ -245,10 +251,7 @@ mod tests {
             "Invalid index name [a b], must not contain the following characters \
              [ , \", *, \\, <, |, ,, >, /, ?]"
         );
-        assert_eq!(
-            reason("_x"),
-            "Invalid index name [_x], must not start with '_', '-', or '+'"
-        );
+        assert_eq!(reason("_x"), "Invalid index name [_x], must not start with '_', '-', or '+'");
         validate_index_name("뉴스-2026").unwrap();
     }
 

@@ -69,7 +69,12 @@ pub(crate) struct Handler(pub(crate) Weak<IndexService>);
 
 #[async_trait]
 impl PeerHandler for Handler {
-    async fn handle(&self, _from: NodeId, method: u16, request: Message) -> Result<Message, String> {
+    async fn handle(
+        &self,
+        _from: NodeId,
+        method: u16,
+        request: Message,
+    ) -> Result<Message, String> {
         let service = self.0.upgrade().ok_or("the index service has stopped")?;
         let text = |e: &dyn std::fmt::Display| e.to_string();
         match method {
@@ -122,8 +127,13 @@ impl IndexService {
     pub(crate) async fn spread_catalog(&self) {
         let others = self.nodes().into_iter().filter(|(node, alive)| *alive && *node != self.me());
         let calls = others.map(|(node, _)| async move {
-            let call =
-                self.peers.call(node, Lane::Control, METHOD_SYNC, Message::default(), FACTS_TIMEOUT);
+            let call = self.peers.call(
+                node,
+                Lane::Control,
+                METHOD_SYNC,
+                Message::default(),
+                FACTS_TIMEOUT,
+            );
             if let Err(error) = call.await {
                 tracing::debug!(%node, "a node does not follow the catalog: {error}");
             }

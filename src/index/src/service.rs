@@ -42,8 +42,13 @@ impl IndexService {
         _readers: BTreeMap<GroupId, RowsReader>,
         tasks: TaskGroup,
     ) -> Arc<Self> {
-        let service =
-            Arc::new(Self { shared, groups, peers: peers.clone(), tasks, writers: Mutex::default() });
+        let service = Arc::new(Self {
+            shared,
+            groups,
+            peers: peers.clone(),
+            tasks,
+            writers: Mutex::default(),
+        });
         peers.register(tags::INDEX, Arc::new(crate::remote::Handler(Arc::downgrade(&service))));
         let tasks = &service.tasks;
         tasks.spawn("index-feeders", start_feeders(service.shared.clone()));

@@ -187,9 +187,7 @@ pub fn validate_update(settings: &Settings, index: &str, uuid: &str) -> Result<(
 }
 
 fn integer(name: &str, text: &str, min: i64, max: i64) -> Result<i64, EsError> {
-    let parse = || {
-        EsError::illegal(format!("Failed to parse value [{text}] for setting [{name}]"))
-    };
+    let parse = || EsError::illegal(format!("Failed to parse value [{text}] for setting [{name}]"));
     let value: i64 = text.parse().map_err(|_| parse())?;
     if value < min {
         let text = format!("Failed to parse value [{text}] for setting [{name}] must be >= {min}");

@@ -154,12 +154,7 @@ async fn new_fields_reach_the_mapping_first() {
 async fn marks_move_with_their_documents_or_not_at_all() {
     let solo = solo();
     let meta = solo.create("a", 2).await;
-    let mark = |expected, new| MarkChange {
-        pipeline: "p".to_owned(),
-        partition: 4,
-        expected,
-        new,
-    };
+    let mark = |expected, new| MarkChange { pipeline: "p".to_owned(), partition: 4, expected, new };
     let docs = vec![index("1", "{}")];
     solo.service.apply_marked(&meta, 0, mark(None, 10), docs.clone()).await.unwrap();
     solo.service.apply_marked(&meta, 1, mark(None, 10), Vec::new()).await.unwrap();

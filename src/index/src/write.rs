@@ -190,11 +190,7 @@ fn answer(state: &DocState, outcome: Outcome) -> WriteResult {
     WriteResult { outcome, seq_no, primary_term, version, source: None }
 }
 
-fn check_seq_no(
-    op: &WriteOp,
-    live: Option<&DocState>,
-    names: &ShardNames,
-) -> Result<(), EsError> {
+fn check_seq_no(op: &WriteOp, live: Option<&DocState>, names: &ShardNames) -> Result<(), EsError> {
     let Some((seq_no, term)) = op.if_seq_no else { return Ok(()) };
     let found = match live {
         None => "but no document was found".to_owned(),

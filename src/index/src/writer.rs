@@ -67,7 +67,12 @@ enum Slot {
     Error(EsError),
     Answer(WriteResult),
     /// The n-th logged operation.
-    Logged { nth: u32, outcome: Outcome, version: u64, source: Option<Vec<u8>> },
+    Logged {
+        nth: u32,
+        outcome: Outcome,
+        version: u64,
+        source: Option<Vec<u8>>,
+    },
 }
 
 /// Runs until the copy is closed or nobody can send any more.
