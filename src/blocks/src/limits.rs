@@ -98,3 +98,13 @@ pub const RECORD_ALIGN: usize = 8;
 pub const READ_AHEAD: usize = 2;
 /// Bytes read at once while a pack is scanned.
 pub const SCAN_BYTES: usize = 256 * KIB;
+/// Longest that a read waits for a leader, and the pause between two attempts.
+pub const READ_PATIENCE: Duration = Duration::from_secs(15);
+/// See [`READ_PATIENCE`].
+pub const READ_PAUSE: Duration = Duration::from_millis(50);
+/// Most bytes that one repair request names, unless it names one block only.
+pub const REPAIR_BYTES: u64 = 64 * MIB as u64;
+/// Deadline of a repair request.
+pub const REPAIR_CALL: Duration = Duration::from_secs(120);
+/// Incomplete blocks that the leader looks at per second.
+pub const REPAIR_PAGE: usize = 5_000;

@@ -71,8 +71,19 @@ impl HdfsGateway {
     ) -> io::Result<Self> {
         let name_node = bind(config.name_node).await?;
         let data_node = bind(config.data_node).await?;
+        Self::serve((name_node, data_node), config, service, tasks, env)
+    }
+
+    /// Serves on two listeners, the name node's and the data node's, that are bound already.
+    pub fn serve(
+        (name_node, data_node): (TcpListener, TcpListener),
+        config: HdfsConfig,
+        service: Arc<BlockService>,
+        tasks: TaskGroup,
+        env: Env,
+    ) -> io::Result<Self> {
         let bound = Self { name_node: name_node.local_addr()?, data_node: data_node.local_addr()? };
-        let app = Arc::new(App { config, service, clock: env.clock });
+        let app = Arc::new(App { config, service, clock: env.clock.clone() });
         for (listener, role) in [(name_node, Role::NameNode), (data_node, Role::DataNode)] {
             let router = router(app.clone(), role);
             tasks.spawn("webhdfs-accept", accept(listener, router, tasks.clone()));

@@ -20,4 +20,6 @@ pub mod params;
 #[cfg(test)]
 mod tests;
 
+pub use error::Refusal;
 pub use gateway::{HdfsConfig, HdfsGateway};
+pub use ops::Op;

@@ -392,7 +392,7 @@ fn check_create(path: &FsPath, options: &CreateOptions) -> Result<(), FsError> {
             options.block_size
         )));
     }
-    if options.block_size > MAX_BLOCK_BYTES || options.block_size % 512 != 0 {
+    if options.block_size > MAX_BLOCK_BYTES || !options.block_size.is_multiple_of(512) {
         return Err(FsError::io(format!(
             "block size {} is no multiple of 512 up to {MAX_BLOCK_BYTES}",
             options.block_size

@@ -27,8 +27,9 @@ use crate::command::{
 };
 use crate::error::{BlockError, FsError, FsErrorKind};
 use crate::limits::{
-    ATIME_PRECISION_MS, DEFAULT_BLOCK_BYTES, LIST_LIMIT, MAX_PUT_FILES, PACK_BLOCK_BYTES,
-    PACK_CALL_BYTES, REPAIR_BATCH, RESERVE_IDS, RESERVE_USE, SUMMARY_STEP,
+    ATIME_PRECISION_MS, DEFAULT_BLOCK_BYTES, LIST_LIMIT, MAX_BATCH_BYTES, MAX_PUT_FILES,
+    PACK_BLOCK_BYTES, PACK_CALL_BYTES, READ_PATIENCE, READ_PAUSE, REPAIR_BATCH, RESERVE_IDS,
+    RESERVE_USE, SUMMARY_STEP,
 };
 use crate::machine::BlockShared;
 use crate::namespace::Namespace;
@@ -144,7 +145,14 @@ impl BlockService {
     }
 
     async fn view<T>(&self, look: impl FnOnce(&Namespace) -> T) -> Result<T, BlockError> {
-        self.fs.read_barrier().await?;
+        let deadline = tokio::time::Instant::now() + READ_PATIENCE;
+        // While a new leader is found, readers wait as writers do.
+        while let Err(error) = self.fs.read_barrier().await {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
         Ok(look(&self.shared.namespace.read()))
     }
 
@@ -395,15 +403,18 @@ impl BlockService {
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
         let mut results = Vec::with_capacity(files.len());
         let mut group = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut names) = (0, 0);
         for file in files {
-            if !group.is_empty()
-                && (group.len() >= MAX_PUT_FILES || bytes + file.bytes.len() > PACK_CALL_BYTES)
-            {
+            let named = file.path.len() + file.version.len();
+            let full = group.len() >= MAX_PUT_FILES
+                || bytes + file.bytes.len() > PACK_CALL_BYTES
+                || names + named > MAX_BATCH_BYTES;
+            if !group.is_empty() && full {
                 results.extend(self.put_group(std::mem::take(&mut group)).await?);
-                bytes = 0;
+                (bytes, names) = (0, 0);
             }
             bytes += file.bytes.len();
+            names += named;
             group.push(file);
         }
         if !group.is_empty() {

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::BlockService;
 use crate::chunks;
 use crate::error::BlockError;
-use crate::limits::{BULK_CALL, MAX_BLOCK_BYTES, PACK_BLOCK_BYTES, REPAIR_BATCH, REPAIR_PARALLEL};
+use crate::limits::{
+    BULK_CALL, MAX_BLOCK_BYTES, PACK_BLOCK_BYTES, REPAIR_BATCH, REPAIR_CALL, REPAIR_PARALLEL,
+};
 use crate::store::record::BlockMeta;
 use crate::store::{Piece, Place, SmallBlock};
 
@@ -74,7 +76,8 @@ impl BlockService {
         payload: Bytes,
     ) -> Result<Message, BlockError> {
         let request = Message { head: codec::encode(ask).into(), payload };
-        Ok(self.peers.call(to, Lane::Bulk, METHOD, request, BULK_CALL).await?)
+        let patience = if matches!(ask, Ask::Pull(_)) { REPAIR_CALL } else { BULK_CALL };
+        Ok(self.peers.call(to, Lane::Bulk, METHOD, request, patience).await?)
     }
 
     async fn answer(self: &Arc<Self>, ask: Ask, payload: Bytes) -> Result<Message, BlockError> {

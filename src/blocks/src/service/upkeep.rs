@@ -19,7 +19,9 @@ use super::BlockService;
 use super::peer::{Ask, bit, slot};
 use crate::command::Command;
 use crate::error::BlockError;
-use crate::limits::{PACK_BLOCK_BYTES, REPAIR_BATCH, SCRUB_BYTES_PER_TICK};
+use crate::limits::{
+    PACK_BLOCK_BYTES, REPAIR_BATCH, REPAIR_BYTES, REPAIR_PAGE, SCRUB_BYTES_PER_TICK,
+};
 use crate::store::record::BlockMeta;
 use crate::types::Caller;
 
@@ -49,13 +51,21 @@ fn meta(id: u64, block: &crate::namespace::BlockRow) -> BlockMeta {
     BlockMeta { id, gs: block.gs, len: block.len, digest: block.digest }
 }
 
+/// What the leader remembers of incomplete blocks.
+#[derive(Default)]
+struct Seen {
+    /// Where the walk has come to.
+    after: u64,
+    /// The tick at which a living node was first seen to lack a block.
+    since: BTreeMap<u64, u64>,
+}
+
 async fn lead(service: Arc<BlockService>) {
-    // Blocks that were incomplete at the last look, by missing node.
-    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut seen = Seen::default();
     for tick in 0u64.. {
         tokio::time::sleep(TICK).await;
         if !service.fs.leadership().ready_here {
-            seen.clear();
+            seen = Seen::default();
             continue;
         }
         if tick % EXPIRE_EVERY == 0 && service.has_old_state() {
@@ -85,28 +95,34 @@ impl BlockService {
     }
 
     /// Lets living nodes get the copies they lack.
-    async fn restore_copies(self: &Arc<Self>, tick: u64, seen: &mut BTreeMap<u64, u64>) {
+    async fn restore_copies(self: &Arc<Self>, tick: u64, seen: &mut Seen) {
         let alive: Vec<NodeId> =
             self.peers.all().into_iter().filter(|node| self.peers.is_alive(*node)).collect();
-        let mut work: BTreeMap<NodeId, Vec<(BlockMeta, u8)>> = BTreeMap::new();
+        let mut work: BTreeMap<NodeId, (u64, Vec<(BlockMeta, u8)>)> = BTreeMap::new();
         {
             let namespace = self.shared.namespace.read();
-            seen.retain(|id, _| namespace.partial.contains(id));
-            for id in &namespace.partial {
-                let Some(block) = namespace.blocks.get(id) else { continue };
-                let first_seen = *seen.entry(*id).or_insert(tick);
-                if tick - first_seen < SETTLE_TICKS {
-                    continue;
-                }
-                for node in alive.iter().filter(|node| block.replicas & bit(**node) == 0) {
-                    let list = work.entry(*node).or_default();
-                    if list.len() < REPAIR_BATCH {
-                        list.push((meta(*id, block), block.replicas));
+            seen.since.retain(|id, _| namespace.partial.contains(id));
+            let page: Vec<u64> =
+                namespace.partial.range(seen.after + 1..).take(REPAIR_PAGE).copied().collect();
+            // A long list is walked page by page, round and round.
+            seen.after = page.last().copied().filter(|_| page.len() == REPAIR_PAGE).unwrap_or(0);
+            for id in page {
+                let Some(block) = namespace.blocks.get(&id) else { continue };
+                let lacking = alive.iter().filter(|node| block.replicas & bit(**node) == 0);
+                for node in lacking {
+                    if tick - *seen.since.entry(id).or_insert(tick) < SETTLE_TICKS {
+                        continue;
+                    }
+                    let (bytes, list) = work.entry(*node).or_default();
+                    let full = list.len() >= REPAIR_BATCH || *bytes + block.len > REPAIR_BYTES;
+                    if list.is_empty() || !full {
+                        *bytes += block.len;
+                        list.push((meta(id, block), block.replicas));
                     }
                 }
             }
         }
-        for (node, list) in work {
+        for (node, (_, list)) in work {
             self.let_pull(node, list).await;
         }
     }

@@ -67,7 +67,7 @@ impl Inner {
     /// Writes one piece; pieces may come in any order and begin at a chunk.
     pub(crate) fn write_piece(&self, id: u64, gs: u64, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_BLOCK_BYTES);
-        let (Some(end), true) = (end, offset % CHUNK_BYTES as u64 == 0) else {
+        let (Some(end), true) = (end, offset.is_multiple_of(CHUNK_BYTES as u64)) else {
             return Err(io::Error::other(format!("piece at {offset} of block {id} is no piece")));
         };
         // Blocks never change: a second sender has nothing to add to a finished one.
