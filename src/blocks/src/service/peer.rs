@@ -19,7 +19,7 @@ use crate::limits::{
     BULK_CALL, MAX_BLOCK_BYTES, PACK_BLOCK_BYTES, REPAIR_BATCH, REPAIR_CALL, REPAIR_PARALLEL,
 };
 use crate::store::record::BlockMeta;
-use crate::store::{Piece, Place, SmallBlock};
+use crate::store::{Piece, Place, SmallBlock, StoreError};
 
 pub(crate) const METHOD: u16 = u16::from_be_bytes([tags::BLOCKS, 1]);
 
@@ -39,6 +39,9 @@ pub(crate) enum Ask {
     /// Get or mend these blocks from the nodes of the bitmap; answers the ids that are good now.
     Pull(Vec<(BlockMeta, u8)>),
 }
+
+/// Head of the answer to [`Ask::Read`]: chunk CRCs, or that this copy is bad.
+type Sums = Result<Vec<u32>, ()>;
 
 pub(crate) fn slot(node: NodeId) -> Option<u8> {
     u8::try_from(node.0.checked_sub(1)?).ok().filter(|slot| *slot < 8)
@@ -82,7 +85,7 @@ impl BlockService {
 
     async fn answer(self: &Arc<Self>, ask: Ask, payload: Bytes) -> Result<Message, BlockError> {
         let store = &self.shared.store;
-        let failed = |error: crate::store::StoreError| BlockError::Unavailable(error.to_string());
+        let failed = |error: StoreError| BlockError::Unavailable(error.to_string());
         match ask {
             Ask::WriteSmall(metas) => {
                 store.write_small(split(&metas, payload)?).await.map_err(failed)?;
@@ -94,9 +97,17 @@ impl BlockService {
             Ask::Abort(id) => store.abort(id).await.map_err(failed)?,
             Ask::Read { id, offset, len } => {
                 let len = len.min(PACK_BLOCK_BYTES as u64);
-                let piece = store.read(id, offset, len).await.map_err(failed)?;
-                let head = codec::encode(&piece.crcs).into();
-                return Ok(Message { head, payload: piece.data });
+                return match store.read(id, offset, len).await {
+                    Ok(piece) => {
+                        let head = codec::encode(&Sums::Ok(piece.crcs)).into();
+                        Ok(Message { head, payload: piece.data })
+                    }
+                    // The copy itself is bad: the reader has it repaired.
+                    Err(StoreError::Missing(_) | StoreError::Corrupt(_)) => {
+                        Ok(Message::head(codec::encode(&Sums::Err(()))))
+                    }
+                    Err(error) => Err(failed(error)),
+                };
             }
             Ask::Pull(list) => {
                 let good = self.pull(list).await;
@@ -114,13 +125,17 @@ impl BlockService {
         offset: u64,
         len: u64,
     ) -> Result<Piece, BlockError> {
+        let bad = || BlockError::Corrupt { block: id, reason: format!("bad copy on node {node}") };
         if node == self.peers.me() {
-            let piece = self.shared.store.read(id, offset, len).await;
-            return piece.map_err(|e| BlockError::Unavailable(e.to_string()));
+            return self.shared.store.read(id, offset, len).await.map_err(|error| match error {
+                StoreError::Missing(_) | StoreError::Corrupt(_) => bad(),
+                StoreError::Io(_) => BlockError::Unavailable(error.to_string()),
+            });
         }
         let answer = self.ask(node, &Ask::Read { id, offset, len }, Bytes::new()).await?;
-        let crcs: Vec<u32> =
+        let sums: Sums =
             codec::decode(&answer.head).map_err(|e| BlockError::Unavailable(e.to_string()))?;
+        let crcs = sums.map_err(|()| bad())?;
         if !chunks::matches(&answer.payload, &crcs) {
             return Err(BlockError::Unavailable(format!("node {node} sent a damaged piece")));
         }
@@ -181,7 +196,7 @@ impl BlockService {
         if chunks::digest(&sums) != meta.digest {
             return Err(BlockError::Unavailable("the copy differs from the namespace".to_owned()));
         }
-        let failed = |error: crate::store::StoreError| BlockError::Unavailable(error.to_string());
+        let failed = |error: StoreError| BlockError::Unavailable(error.to_string());
         if !mend && meta.len > step {
             self.shared.store.finish(meta).await.map_err(failed)?;
         }

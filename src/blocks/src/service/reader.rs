@@ -110,12 +110,11 @@ impl BlockService {
     }
 
     fn note_bad_copy(&self, node: NodeId, block: &LocatedBlock, error: &BlockError) {
-        let damaged = error.to_string();
-        let is_damage = damaged.contains("is damaged") || damaged.contains("is not here");
-        if block.replicas & bit(node) == 0 || !is_damage {
+        let is_bad = matches!(error, BlockError::Corrupt { .. });
+        if block.replicas & bit(node) == 0 || !is_bad {
             return;
         }
-        warn!(block = block.id, %node, error = %damaged, "a bad copy will be repaired");
+        warn!(block = block.id, %node, "a bad copy will be repaired");
         // When the queue is full the scrubber finds it later.
         let _ = self.bad_copies.try_send((node, block.id));
     }
