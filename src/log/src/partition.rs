@@ -42,6 +42,8 @@ pub(crate) struct PartState {
     pub(crate) settings: ReplicaSettings,
     /// When the newest segment got its first record.
     pub(crate) active_since_ms: i64,
+    /// The next batch begins a new segment, as the log's start passed the newest one.
+    pub(crate) roll_next: bool,
     /// Changed since the latest checkpoint.
     pub(crate) dirty: bool,
     /// Rows that hold the producers since the latest checkpoint.
@@ -58,6 +60,7 @@ pub(crate) struct PartRow {
     pub(crate) epochs: Vec<(i32, i64)>,
     pub(crate) settings: ReplicaSettings,
     pub(crate) active_since_ms: i64,
+    pub(crate) roll_next: bool,
     pub(crate) producer_rows: u32,
 }
 
@@ -70,6 +73,7 @@ impl PartState {
             producers: Producers::default(),
             settings,
             active_since_ms: 0,
+            roll_next: false,
             dirty: true,
             producer_rows: 0,
         }
@@ -83,6 +87,7 @@ impl PartState {
             producers: Producers::default(),
             settings: row.settings,
             active_since_ms: row.active_since_ms,
+            roll_next: row.roll_next,
             dirty: false,
             producer_rows: row.producer_rows,
         }
@@ -92,7 +97,7 @@ impl PartState {
     fn must_roll(&self, active_len: u64, len: usize, time_ms: i64) -> bool {
         let full = active_len + len as u64 > self.settings.segment_bytes;
         let old = time_ms.saturating_sub(self.active_since_ms) > self.settings.segment_ms;
-        active_len > 0 && (full || old)
+        active_len > 0 && (full || old || self.roll_next)
     }
 
     fn note_epoch(&mut self, epoch: i32) {
@@ -172,12 +177,15 @@ impl Partition {
         let active_len = self.stream.active_len();
         if state.must_roll(active_len, bytes.len(), at.time_ms) {
             self.stream.roll();
+            state.roll_next = false;
             state.active_since_ms = at.time_ms;
         } else if active_len == 0 {
             state.active_since_ms = at.time_ms;
         }
         let (from, to) = (offset(base_offset)?, offset(end)?);
         self.stream.append(from, to, header.max_timestamp_ms, bytes.freeze())?;
+        // Nothing to do unless a roll has just let go of a segment below the start.
+        self.stream.trim_before(offset(log_start)?);
         state.note_epoch(epoch);
         state.producers.note(&header, base_offset, at.time_ms);
         state.end = end;
@@ -196,10 +204,8 @@ impl Partition {
         if start > state.log_start {
             state.log_start = start;
             state.dirty = true;
-            if start == state.end {
-                // The newest segment goes with the next one's first record.
-                self.stream.roll();
-            }
+            // The newest segment goes with the next one's first record.
+            state.roll_next = start == state.end;
         }
         self.stream.trim_before(u64::try_from(state.log_start).unwrap_or(0));
         Ok(state.log_start)
@@ -237,6 +243,7 @@ impl Partition {
             epochs: state.epochs.clone(),
             settings: state.settings,
             active_since_ms: state.active_since_ms,
+            roll_next: state.roll_next,
             producer_rows: state.producer_rows,
         }
     }

@@ -150,7 +150,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Makes the next append start a new segment, unless the newest one is empty.
+    /// Makes the next append start a new segment, unless the newest one is empty. An owner whose
+    /// checkpoint may fall between the two must remember the roll itself: [`SegmentInfo`] does
+    /// not say that one is due.
     pub fn roll(&self) {
         self.0.state.lock().roll();
     }
@@ -321,33 +323,39 @@ impl Inner {
             let state = self.state.lock();
             plan.start = state.find(plan.segment).map_or(0, |s| s.index.position_of(offset));
         }
-        // Headers are walked first, so that only what is asked for is read whole.
         let mut pos = plan.start;
-        let mut header = [0; FRAME_HEADER_BYTES];
-        let (mut from, mut lens) = (pos, Vec::new());
-        let mut total: u64 = 0;
-        while pos < plan.end {
-            let n = plan.file.read_at(&mut header, pos)?;
-            let bytes = header.get(..n).unwrap_or_default();
-            let info = (self.parser)(bytes).filter(|i| sane(i, plan.end - pos));
-            let info = info.ok_or_else(|| damaged(&self.dir, "a frame does not parse"))?;
-            pos += info.len;
-            if info.next_offset <= offset {
-                from = pos;
-                continue;
+        let mut room = max_bytes.saturating_add(usize::try_from(limits::INDEX_STEP_BYTES).unwrap_or(0));
+        let mut frames: Vec<Bytes> = Vec::new();
+        let mut total = 0;
+        while pos < plan.end && frames.is_empty() {
+            let left = usize::try_from(plan.end - pos).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; room.max(FRAME_HEADER_BYTES).min(left)];
+            plan.file.read_exact_at(&mut bytes, pos)?;
+            let mut bytes = Bytes::from(bytes);
+            while !bytes.is_empty() {
+                let whole = bytes.len() as u64 == plan.end - pos;
+                if bytes.len() < FRAME_HEADER_BYTES && !whole {
+                    break;
+                }
+                let info = (self.parser)(&bytes).filter(|i| sane(i, plan.end - pos));
+                let info = info.ok_or_else(|| damaged(&self.dir, "a frame does not parse"))?;
+                let len = usize::try_from(info.len).map_err(io::Error::other)?;
+                let wanted = info.next_offset > offset;
+                if wanted && !frames.is_empty() && total + len > max_bytes {
+                    return Ok(frames);
+                }
+                if len > bytes.len() {
+                    // The next turn, if there is one, begins with this frame.
+                    room = len;
+                    break;
+                }
+                let frame = bytes.split_to(len);
+                pos += info.len;
+                if wanted {
+                    total += len;
+                    frames.push(frame);
+                }
             }
-            if !lens.is_empty() && total + info.len > max_bytes as u64 {
-                break;
-            }
-            total += info.len;
-            lens.push(info.len);
-        }
-        let mut bytes = vec![0; usize::try_from(total).map_err(io::Error::other)?];
-        plan.file.read_exact_at(&mut bytes, from)?;
-        let mut bytes = Bytes::from(bytes);
-        let mut frames = Vec::with_capacity(lens.len());
-        for len in lens {
-            frames.push(bytes.split_to(usize::try_from(len).map_err(io::Error::other)?));
         }
         Ok(frames)
     }

@@ -25,6 +25,13 @@ pub enum Acks {
     All,
 }
 
+/// Where a batch may be proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    Here,
+    Anywhere,
+}
+
 impl LogService {
     /// Appends one batch; returns when it is committed and applied. Only on the leader.
     pub async fn produce(
@@ -35,20 +42,46 @@ impl LogService {
         acks: Acks,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        let (group, _, _) = self.led(&topic, partition)?;
-        let header = self.check_batch(&topic, &batch)?;
+        self.led(&topic, partition)?;
+        self.append(&topic, partition, batch, acks, Where::Here).await
+    }
+
+    /// As [`Self::produce`], on any node: for the console and for tools.
+    pub async fn produce_any(
+        &self,
+        topic: TopicRef<'_>,
+        partition: i32,
+        batch: Bytes,
+    ) -> Result<Produced, LogError> {
+        let topic = self.resolve(topic)?;
+        self.append(&topic, partition, batch, Acks::All, Where::Anywhere).await
+    }
+
+    async fn append(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        batch: Bytes,
+        acks: Acks,
+        place: Where,
+    ) -> Result<Produced, LogError> {
+        let group = self.group_of(topic, partition)?;
+        self.check_batch(topic, &batch)?;
         if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
             return Err(LogError::NotEnoughReplicas);
         }
-        let mut command = command::produce(key_of(&topic, partition)?, &batch);
+        let mut command = command::produce(key_of(topic, partition)?, &batch);
         let mut log_append_time_ms = -1;
         if topic.settings.timestamp_type == TimestampType::LogAppendTime {
             log_append_time_ms = self.now_ms();
             batch::stamp(command.get_mut(PRODUCE_HEAD..).unwrap_or_default(), log_append_time_ms);
         }
-        debug_assert_eq!(header.len, batch.len());
         drop(batch);
-        let applied = group.propose_here(tags::LOG, command.freeze(), None).await?;
+        let command = command.freeze();
+        let applied = match place {
+            Where::Here => group.propose_here(tags::LOG, command, None).await?,
+            Where::Anywhere => group.propose(tags::LOG, command).await?,
+        };
         let reply = ProduceReply::decode(&applied.reply);
         match reply.map_err(|e| LogError::Internal(e.to_string()))? {
             ProduceReply::Done { base_offset, log_start } => {
@@ -61,7 +94,7 @@ impl LogService {
         }
     }
 
-    fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<batch::BatchHeader, LogError> {
+    fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<(), LogError> {
         let settings = &topic.settings;
         if batch.len() > settings.max_message_bytes {
             let (bytes, limit) = (batch.len(), settings.max_message_bytes);
@@ -76,7 +109,7 @@ impl LogService {
                 return Err(LogError::InvalidTimestamp);
             }
         }
-        Ok(header)
+        Ok(())
     }
 
     fn live_nodes(&self) -> usize {
