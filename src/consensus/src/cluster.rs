@@ -56,8 +56,8 @@ pub struct ClusterOptions {
     pub data_groups: u16,
     /// Heartbeat interval in milliseconds.
     pub heartbeat_ms: u64,
-    /// Shortest election timeout in milliseconds; the longest is half as much more.
-    pub election_ms: u64,
+    /// Shortest and longest election timeout in milliseconds.
+    pub election_ms: (u64, u64),
     /// When writes are synced.
     pub sync: SyncMode,
     /// Time between checkpoints.
@@ -562,8 +562,8 @@ fn raft_config(options: &ClusterOptions, group: GroupId) -> Result<Config, Start
     let config = Config {
         cluster_name: group.to_string(),
         heartbeat_interval: options.heartbeat_ms,
-        election_timeout_min: options.election_ms,
-        election_timeout_max: options.election_ms + options.election_ms / 2,
+        election_timeout_min: options.election_ms.0,
+        election_timeout_max: options.election_ms.1,
         // Snapshots and purging are ours: by bytes, at checkpoints.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,

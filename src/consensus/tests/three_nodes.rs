@@ -97,11 +97,11 @@ impl Bench {
             addresses: self.addresses.clone(),
             data_groups: 2,
             heartbeat_ms: 100,
-            election_ms: 500,
+            election_ms: (500, 750),
             sync: wal::SyncMode::EveryFlush,
             checkpoint_every: Duration::from_millis(500),
             reserve_bytes: 0,
-            growing: Arc::new(|_, _| true),
+            growing: Arc::new(|_, _, _| true),
         };
         let tasks = TaskGroup::new();
         let address = &self.addresses[&NodeId(node)].raft;

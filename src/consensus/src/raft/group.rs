@@ -38,7 +38,7 @@ const IN_FLIGHT: usize = 8;
 const CONTROL_BYTES: usize = 64 * 1024;
 
 /// Tells commands that need disk space from those that free it.
-pub(crate) type Growing = Arc<dyn Fn(u8, &[u8]) -> bool + Send + Sync>;
+pub(crate) type Growing = Arc<dyn Fn(GroupId, u8, &[u8]) -> bool + Send + Sync>;
 
 struct Pending {
     item: Item,
@@ -224,7 +224,7 @@ impl RaftGroup {
             return Some(ProposeError::TooLarge { bytes, limit });
         }
         let low = self.limits.disk_low.load(Ordering::Relaxed);
-        if low && (self.limits.growing)(tag, command) {
+        if low && (self.limits.growing)(self.group(), tag, command) {
             return Some(ProposeError::DiskReserve { node: self.link.me() });
         }
         None

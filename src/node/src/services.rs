@@ -1,0 +1,194 @@
+//! Which service lives in which group, and what the node holds of each.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use base::{Env, GroupId};
+use blocks::{BlockOptions, BlockService, BlockShared};
+use consensus::{Cluster, RowsReader, SlotReset, StateMachine, tags};
+use console::{AdminError, Answer, Kind, Verb};
+use flow::{FlowError, FlowService, FlowShared, Part};
+use index::{IndexService, IndexShared};
+use log::groups::GroupService;
+use log::{LogError, LogService, LogShared, Mode, TopicSpec};
+use segment::{SegmentWriter, WriterOptions};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::registry::Registry;
+
+/// State that the machines write and the services read; made before the groups are.
+pub(crate) struct Shared {
+    pub(crate) registry: Registry,
+    pub(crate) writer: SegmentWriter,
+    pub(crate) log: LogShared,
+    pub(crate) blocks: Arc<BlockShared>,
+    pub(crate) index: Arc<IndexShared>,
+    pub(crate) flow: Arc<FlowShared>,
+}
+
+impl Shared {
+    pub(crate) fn new(env: &Env, config: &Config) -> anyhow::Result<Self> {
+        let dir = &config.data_dir;
+        env.disk.create_dir_all(dir)?;
+        let writer = SegmentWriter::start(env, WriterOptions::default());
+        let options =
+            BlockOptions { reserve_bytes: config.disk_reserve_bytes, ..BlockOptions::default() };
+        Ok(Self {
+            registry: Registry::default(),
+            log: LogShared::new(env.clone(), dir, writer.clone()).context("log")?,
+            blocks: BlockShared::new(env.clone(), dir, options).context("block store")?,
+            index: IndexShared::new(env.clone(), dir.clone(), writer.clone()),
+            flow: FlowShared::new(),
+            writer,
+        })
+    }
+
+    /// The machines of a group, by tag.
+    pub(crate) fn machines(&self, group: GroupId) -> Vec<(u8, Box<dyn StateMachine>)> {
+        match group {
+            GroupId::M0 => vec![
+                (tags::CLUSTER, self.registry.machine()),
+                (tags::LOG, self.log.machine_m0()),
+                (tags::INDEX, self.index.machine_m0()),
+                (tags::FLOW, self.flow.machine_m0()),
+            ],
+            GroupId::FS => vec![(tags::BLOCKS, self.blocks.machine())],
+            data => vec![
+                (tags::LOG, self.log.machine_data(data)),
+                (tags::INDEX, self.index.machine_data(data)),
+            ],
+        }
+    }
+}
+
+/// What gateways and the admin API work with.
+pub(crate) struct Services {
+    pub(crate) log: LogService,
+    pub(crate) consumer_groups: Arc<GroupService>,
+    pub(crate) blocks: Arc<BlockService>,
+    pub(crate) index: Arc<IndexService>,
+    pub(crate) flow: Arc<FlowService>,
+}
+
+/// Tells the block store that a slot has a new, blank holder.
+pub(crate) struct Resets(pub(crate) Arc<BlockService>);
+
+#[async_trait::async_trait]
+impl SlotReset for Resets {
+    async fn reset_slot(&self, node: base::NodeId) -> Result<(), String> {
+        self.0.reset_slot(node).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Whether a command needs disk space; such commands are refused below the reserve. First bytes
+/// of commands are their kinds, see `log::command` and `index::command`. The block store keeps
+/// its own reserve, because its bytes do not come as commands.
+pub(crate) fn grows(group: GroupId, tag: u8, command: &[u8]) -> bool {
+    const LOG_PRODUCE: u8 = 1;
+    const LOG_ONCE: u8 = 2;
+    const INDEX_OPS: u8 = 3;
+    let kind = command.first().copied();
+    group.data_number().is_some()
+        && match tag {
+            tags::LOG => kind == Some(LOG_PRODUCE) || kind == Some(LOG_ONCE),
+            tags::INDEX => kind == Some(INDEX_OPS),
+            _ => false,
+        }
+}
+
+/// Row readers of a service in every data group, by number.
+pub(crate) fn readers(cluster: &Cluster, tag: u8, data_groups: u16) -> Vec<RowsReader> {
+    (0..data_groups).map(|number| cluster.reader(GroupId::data(number), tag)).collect()
+}
+
+impl Services {
+    /// All topics, as rows of a table.
+    pub(crate) fn topics(&self) -> Value {
+        let rows = self.log.topics().into_iter().map(|topic| {
+            json!({
+                "name": topic.name,
+                "partitions": topic.partitions.len(),
+                "replication_factor": topic.replication_factor,
+            })
+        });
+        rows.collect()
+    }
+
+    /// The partitions of a topic, as rows of a table.
+    pub(crate) fn topic(&self, name: &str) -> Result<Value, LogError> {
+        let topic = self.log.topic(name).ok_or(LogError::UnknownTopicOrPartition)?;
+        let replicas = self.log.replicas();
+        let rows = (0..topic.partitions.len()).map(|number| {
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            let leadership = self.log.partition_leadership(&topic, number);
+            let here = replicas
+                .iter()
+                .find(|r| r.key.topic == topic.id && i32::try_from(r.key.partition) == Ok(number));
+            json!({
+                "partition": number,
+                "leader": leadership.and_then(|l| l.leader),
+                "first": here.map(|r| r.log_start_offset),
+                "next": here.map(|r| r.end_offset),
+            })
+        });
+        Ok(rows.collect())
+    }
+
+    /// Creates a topic.
+    pub(crate) async fn create_topic(
+        &self,
+        name: &str,
+        partitions: i64,
+        replication: i64,
+    ) -> Result<Value, LogError> {
+        let out_of_range = |what: &str| LogError::InvalidRequest(format!("{what} is out of range"));
+        let spec = TopicSpec {
+            name: name.to_owned(),
+            partitions: i32::try_from(partitions).map_err(|_| out_of_range("partitions"))?,
+            replication_factor: i16::try_from(replication)
+                .map_err(|_| out_of_range("replication_factor"))?,
+            configs: Vec::new(),
+        };
+        let topic = self.log.create_topic(&spec, Mode::Apply).await?;
+        Ok(json!({"name": topic.name, "partitions": topic.partitions.len()}))
+    }
+
+    /// What sources and pipelines do, as rows of a table. A pipeline has one source, so both
+    /// lists have the same rows.
+    pub(crate) async fn flows(&self) -> Value {
+        self.flow.list().await.into()
+    }
+
+    pub(crate) async fn apply_flow(&self, spec: Value) -> Answer {
+        self.flow.apply(spec).await.map_err(|e| flow_error(&e))?;
+        Ok(json!({"applied": true}))
+    }
+
+    pub(crate) async fn delete_flow(&self, name: &str) -> Answer {
+        self.flow.delete(name).await.map_err(|e| flow_error(&e))?;
+        Ok(json!({"deleted": name}))
+    }
+
+    pub(crate) async fn act_on_flow(&self, kind: Kind, name: &str, verb: Verb) -> Answer {
+        let part = match kind {
+            Kind::Source => Part::Source,
+            Kind::Pipeline => Part::Whole,
+        };
+        let done = match verb {
+            Verb::Pause => self.flow.pause(name, part).await,
+            Verb::Resume => self.flow.resume(name, part).await,
+            Verb::Retry => self.flow.retry(name).await,
+        };
+        done.map_err(|e| flow_error(&e))?;
+        Ok(json!({"name": name}))
+    }
+}
+
+fn flow_error(error: &FlowError) -> AdminError {
+    match error {
+        FlowError::Invalid(_) => AdminError::bad_request(error),
+        FlowError::NotFound(_) => AdminError::not_found(error),
+        FlowError::Unavailable(_) => AdminError::unavailable(error),
+    }
+}
