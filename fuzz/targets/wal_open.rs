@@ -19,11 +19,8 @@ fn open(disk: &SimDisk) -> Option<(Wal, wal::WalThread)> {
         random: Arc::new(SeededRandom::new(1)),
         disk: Arc::new(disk.clone()),
     };
-    let options = Options {
-        file_bytes: 64 << 10,
-        keep_spare_files: 1,
-        ..Options::new("/wal".into())
-    };
+    let options =
+        Options { file_bytes: 64 << 10, keep_spare_files: 1, ..Options::new("/wal".into()) };
     Wal::open(&env, options).ok()
 }
 
