@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::connection;
-use crate::limits::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_REQUEST_BYTES};
+use crate::limits::{ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_REQUEST_BYTES};
 
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl KafkaConfig {
 #[derive(Clone)]
 pub struct Backend {
     /// Topics and records.
-    pub log: LogService,
+    pub log: Arc<LogService>,
     /// Consumer groups.
     pub consumer_groups: Arc<GroupService>,
     /// Who leads what.
@@ -99,41 +99,58 @@ impl Shared {
 pub struct KafkaGateway;
 
 impl KafkaGateway {
-    /// Listens and serves until `tasks` stops; returns the address bound.
+    /// Listens on `config.listen` and serves until `tasks` stops; returns the address bound.
     pub async fn start(
+        config: KafkaConfig,
+        backend: Backend,
+        tasks: TaskGroup,
+        env: Env,
+    ) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind(config.listen).await?;
+        Self::serve(listener, config, backend, tasks, env)
+    }
+
+    /// As [`Self::start`], on a listener that is open already.
+    pub fn serve(
+        listener: TcpListener,
         config: KafkaConfig,
         backend: Backend,
         tasks: TaskGroup,
         _env: Env,
     ) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
         let memory = Arc::new(Semaphore::new(config.max_buffered_bytes));
-        let connections = Arc::new(Semaphore::new(config.max_connections));
+        let places = Arc::new(Semaphore::new(config.max_connections));
         let shared = Arc::new(Shared { config, backend, memory });
-        let accepting = tasks.clone();
-        tasks.spawn("kafka-accept", async move {
-            loop {
-                let (stream, peer) = match listener.accept().await {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        warn!(%error, "kafka connection not accepted");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                        continue;
-                    }
-                };
-                let Ok(place) = connections.clone().try_acquire_owned() else {
-                    warn!(%peer, "kafka connection refused: too many connections");
-                    continue;
-                };
-                let shared = shared.clone();
-                accepting.spawn("kafka-connection", async move {
-                    connection::serve(shared, stream, peer).await;
-                    drop(place);
-                });
-            }
-        });
+        tasks.spawn("kafka-accept", accept(listener, shared, places, tasks.clone()));
         info!(%address, "kafka port open");
         Ok(address)
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    tasks: TaskGroup,
+) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "kafka connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            warn!(%peer, "kafka connection refused: too many connections");
+            continue;
+        };
+        let shared = shared.clone();
+        tasks.spawn("kafka-connection", async move {
+            connection::serve(shared, stream, peer).await;
+            drop(place);
+        });
     }
 }

@@ -42,3 +42,6 @@ pub const MAX_FETCH_BYTES: usize = 55 * MIB;
 
 /// Longest wait of a fetch, whatever the client asks for.
 pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);
+
+/// Pause after a connection could not be accepted, as when no file handles are left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

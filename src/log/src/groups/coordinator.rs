@@ -69,7 +69,8 @@ impl Coordinator {
             self.effects.push(Effect::Join(token, JoinReply::failed(&join.member, error)));
             return;
         }
-        let group = self.groups.entry(join.group.clone()).or_insert_with(|| Group::new(&join.group));
+        let group =
+            self.groups.entry(join.group.clone()).or_insert_with(|| Group::new(&join.group));
         group.join(now_ms, token, join, fresh_id, &self.config, &mut self.effects);
         self.forget_if_empty(&join.group);
     }
@@ -129,13 +130,7 @@ impl Coordinator {
     }
 
     /// The replication of a row ended.
-    pub fn saved(
-        &mut self,
-        now_ms: i64,
-        group: &str,
-        ticket: u64,
-        result: Result<(), GroupError>,
-    ) {
+    pub fn saved(&mut self, now_ms: i64, group: &str, ticket: u64, result: Result<(), GroupError>) {
         if let Some(group) = self.groups.get_mut(group) {
             group.saved(now_ms, ticket, result, &mut self.effects);
         }

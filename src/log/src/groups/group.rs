@@ -591,13 +591,7 @@ impl Group {
         }
     }
 
-    fn await_assignment(
-        &mut self,
-        now_ms: i64,
-        token: Token,
-        sync: &Sync,
-        out: &mut Vec<Effect>,
-    ) {
+    fn await_assignment(&mut self, now_ms: i64, token: Token, sync: &Sync, out: &mut Vec<Effect>) {
         self.touch(now_ms, &sync.member);
         if let Some(member) = self.members.get_mut(&sync.member) {
             member.owes_sync = false;

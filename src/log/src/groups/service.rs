@@ -45,8 +45,7 @@ pub trait GroupStore: Send + Sync + 'static {
     /// Every stored group of a shard that this node leads.
     fn load(&self, shard: usize) -> io::Result<BTreeMap<String, GroupRow>>;
     /// Replicates a command in the given term.
-    async fn save(&self, shard: usize, term: u64, command: GroupCommand)
-    -> Result<(), SaveFailed>;
+    async fn save(&self, shard: usize, term: u64, command: GroupCommand) -> Result<(), SaveFailed>;
 }
 
 enum Waiter {

@@ -472,7 +472,8 @@ async fn the_service_waits_saves_and_hands_over() {
     };
     assert_eq!(&service.sync(sync).await.unwrap().assignment[..], b"a");
     assert_eq!(store.rows.lock().len(), 1);
-    let beat = Heartbeat { group: "g".into(), generation: 1, member: joined.member, instance: None };
+    let beat =
+        Heartbeat { group: "g".into(), generation: 1, member: joined.member, instance: None };
     assert_eq!(service.heartbeat(&beat), Ok(()));
 
     // A join that waits for the others is told to look elsewhere when leadership goes.
