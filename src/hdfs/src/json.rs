@@ -72,7 +72,8 @@ pub(crate) fn checksum(sum: &FileChecksum) -> Value {
     let kind = if sum.bytes_per_crc == 0 { "CRC32" } else { "CRC32C" };
     let algorithm = format!("MD5-of-{}MD5-of-{}{kind}", sum.crc_per_block, sum.bytes_per_crc);
     // HDFS hands out four more bytes than the length says.
-    json!({"FileChecksum": {"algorithm": algorithm, "bytes": format!("{hex}00000000"), "length": 28}})
+    let bytes = format!("{hex}00000000");
+    json!({"FileChecksum": {"algorithm": algorithm, "bytes": bytes, "length": 28}})
 }
 
 pub(crate) fn acl(status: &FileStatus) -> Value {

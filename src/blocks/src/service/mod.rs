@@ -428,8 +428,8 @@ impl BlockService {
         files: Vec<PutFile>,
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
         let mut results = self.try_put_group(&files).await?;
-        let stale = |r: &Result<PutOutcome, FsError>| matches!(r, Err(e) if e.kind == FsErrorKind::StaleBlocks);
-        if results.iter().any(stale) {
+        let stale = |e: &FsError| e.kind == FsErrorKind::StaleBlocks;
+        if results.iter().any(|result| result.as_ref().is_err_and(stale)) {
             // The node slept between writing and committing: write everything again.
             results = self.try_put_group(&files).await?;
         }
@@ -440,8 +440,7 @@ impl BlockService {
         self: &Arc<Self>,
         files: &[PutFile],
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
-        // Only what fits packs travels together; a large file is cut into pack blocks as well
-        // when it is below a few pieces, else into blocks of its own.
+        // Only what fits packs travels together; a larger file becomes blocks of its own.
         let small = |file: &PutFile| file.bytes.len() <= PACK_BLOCK_BYTES;
         let parts: Vec<Bytes> = files
             .iter()
@@ -552,7 +551,7 @@ impl BlockService {
         for (added, lost) in chunks_of(added, lost) {
             let command = Command::Replicas { slot, added, lost };
             if let Err(error) = self.propose(&Caller::system(), None, command).await {
-                tracing::warn!(%error, "a change of block copies was not recorded; found again later");
+                tracing::warn!(%error, "a change of block copies will be found again later");
             }
         }
     }
