@@ -1,0 +1,106 @@
+"""What curl users see: tables, errors, methods, and documents written at one node."""
+
+import gzip
+import re
+import socket
+
+import requests
+from support.wait import wait_until
+
+
+def test_a_document_is_seen_at_every_node(cluster, name):
+    one, two, three = cluster.elastic
+    assert requests.put(f"{one}/{name}").json()["shards_acknowledged"] is True
+    put = requests.put(f"{two}/{name}/_doc/a%2Fb?refresh=wait_for", json={"x": "y"})
+    assert put.status_code == 201 and put.json()["_id"] == "a/b"
+    for url in (one, two, three):
+        assert requests.get(f"{url}/{name}/_doc/a%2Fb").json()["_source"] == {"x": "y"}
+        assert requests.get(f"{url}/{name}/_count").json()["count"] == 1
+        assert "x" in requests.get(f"{url}/{name}/_mapping").json()[name]["mappings"]["properties"]
+    requests.delete(f"{three}/{name}")
+    assert requests.head(f"{one}/{name}").status_code == 404
+
+
+def test_cat_tables_are_aligned(cluster, name):
+    url = cluster.elastic[0]
+    requests.put(f"{url}/{name}", json={"settings": {"number_of_replicas": 2}})
+    table = requests.get(f"{url}/_cat/indices/{name}?v").text.splitlines()
+    assert table[0].split() == [
+        "health", "status", "index", "uuid", "pri", "rep", "docs.count", "docs.deleted",
+        "store.size", "pri.store.size"]
+    assert table[1].split()[:3] == ["green", "open", name]
+    assert len(table[0]) == len(table[1])
+    shards = requests.get(f"{url}/_cat/shards/{name}?h=prirep,state&s=prirep").text
+    assert shards == "p STARTED\nr STARTED\nr STARTED\n"
+    health = requests.get(f"{url}/_cat/health?v&ts=false").text.splitlines()
+    assert health[0].split()[:3] == ["cluster", "status", "node.total"]
+    assert health[1].split()[2] == "3"
+    nodes = requests.get(f"{url}/_cat/nodes?h=master,name").text.splitlines()
+    assert len(nodes) == 3 and sum(line.startswith("*") for line in nodes) == 1
+
+
+def test_errors_are_those_of_elasticsearch(cluster, name):
+    url = cluster.elastic[0]
+    missing = requests.get(f"{url}/{name}/_search")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["reason"] == f"no such index [{name}]"
+    unknown = requests.get(f"{url}/_cat/indices?vv")
+    assert unknown.status_code == 400
+    assert "contains unrecognized parameter: [vv]" in unknown.json()["error"]["reason"]
+    wrong = requests.post(f"{url}/_cat/indices")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET,HEAD")
+    assert requests.put(f"{url}/{name}", data="{}").status_code == 406
+    assert requests.get(url).headers["X-elastic-product"] == "Elasticsearch"
+
+
+def test_gzip_both_ways(cluster, name):
+    url = cluster.elastic[0]
+    lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (i, i) for i in range(100))
+    done = requests.post(f"{url}/{name}/_bulk", data=gzip.compress(lines), headers={
+        "content-type": "application/x-ndjson", "content-encoding": "gzip"})
+    assert done.json()["errors"] is False and len(done.json()["items"]) == 100
+    assert done.headers["content-encoding"] == "gzip"
+    assert re.match(r'\{"took":\d+,"errors":false,"items":\[', done.text)
+
+
+def test_garbage_leaves_the_node_alive(cluster):
+    url = cluster.elastic[0]
+    host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
+    for junk in (b"\0" * 100, b"GET / HTTP/9.9\r\n\r\n", b"POST /a/_bulk HTTP/1.1\r\n"
+                 b"content-length: 99999999999\r\n\r\n", b"GET /%ff%fe HTTP/1.1\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as sock:
+            sock.sendall(junk)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                pass
+    bomb = gzip.compress(b" " * (101 << 20))
+    huge = requests.post(f"{url}/x/_bulk", data=bomb, headers={
+        "content-type": "application/x-ndjson", "content-encoding": "gzip"})
+    assert huge.status_code == 413
+    assert requests.get(url).status_code == 200
+
+
+def test_acknowledged_documents_survive_a_killed_node(own_cluster, name):
+    cluster = own_cluster()
+    url = cluster.elastic[1]
+    requests.put(f"{url}/{name}", json={"settings": {"number_of_shards": 3}})
+    acknowledged = []
+    for i in range(150):
+        if i == 50:
+            cluster.node(1).kill()
+        done = requests.put(f"{url}/{name}/_doc/{i}", json={"n": i}, timeout=40)
+        if done.status_code in (200, 201):
+            acknowledged.append(i)
+    assert len(acknowledged) >= 140
+    table = requests.get(f"{url}/_cat/indices?v", timeout=5)
+    assert table.status_code == 200
+    cluster.node(1).start()
+    cluster.wait_ready()
+    first = cluster.elastic[0]
+    for url in (first, url):
+        def all_there(url=url):
+            requests.post(f"{url}/{name}/_refresh")
+            return requests.get(f"{url}/{name}/_count").json().get("count", 0) >= len(acknowledged)
+        wait_until(all_there, 60, "all acknowledged documents")
+        for i in acknowledged:
+            assert requests.get(f"{url}/{name}/_doc/{i}").json()["_source"] == {"n": i}
