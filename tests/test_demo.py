@@ -54,7 +54,7 @@ def test_a_new_file_appears_in_search_by_itself(running):
     assert line, process.stderr.read()
     landed = json.loads(line)
     assert landed["documents"] == landed["files"]
-    body = "새 소식: 회의에서 정한 것 zyxwv\n"
+    body = "새 소식\n회의에서 정한 것 zyxwv\n"
     (pathlib.Path(directory) / "sample" / "새 파일.txt").write_text(body)
 
     def hits(word):
