@@ -30,6 +30,8 @@ use crate::sink::{AppendItem, GivenUp, SinkError, Sinks, StoreFile};
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the totals are counted.
+const TOTALS: Duration = Duration::from_millis(200);
 /// Pause after a failure that is not the file's fault.
 const OUTSIDE_PAUSE: Duration = Duration::from_secs(1);
 /// Tries of one commit before its files are fetched again.
@@ -184,6 +186,7 @@ struct Run {
     connect_failures: u32,
     refused_logins: u32,
     fetch_after: Duration,
+    next_totals: Duration,
 }
 
 impl Run {
@@ -240,6 +243,7 @@ impl Run {
             connect_failures: 0,
             refused_logins: 0,
             fetch_after: now,
+            next_totals: now,
         }
     }
 
@@ -483,8 +487,12 @@ impl Run {
                 Err(e) => self.problem(format!("quarantine: {e}")),
             }
         }
-        let totals = self.scanner.totals();
-        self.progress.lock().totals = totals;
+        // Counting walks over everything that waits: not for every event.
+        if now >= self.next_totals {
+            self.next_totals = now + TOTALS;
+            let totals = self.scanner.totals();
+            self.progress.lock().totals = totals;
+        }
         Ok(())
     }
 

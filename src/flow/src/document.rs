@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn both_shapes_become_documents() {
         let mapped = map(&record(r#"{"id":"a","subject":"회의","body":"x","n":1}"#, &[])).unwrap();
-        assert_eq!(mapped.clone().into_doc(false).source, r#"{"id":"a","subject":"회의","body":"x","n":1}"#);
+        assert_eq!(
+            mapped.clone().into_doc(false).source,
+            r#"{"id":"a","subject":"회의","body":"x","n":1}"#
+        );
         let mapped = map(&record(r#"{"b.txt":"text\u0001"}"#, &[("x-id", "77")])).unwrap();
         let doc = mapped.into_doc(true);
         assert_eq!(doc.id, "77");

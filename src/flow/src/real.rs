@@ -104,9 +104,10 @@ impl LogPort for RealLog {
         let after = after.as_ref().map(|key| key.0.as_slice());
         let (topic, partition) = (TopicRef::Name(topic), number(partition));
         let rows = self.0.ledger_scan(topic, partition, source, after, LEDGER_PAGE).await;
-        let rows = rows.map_err(retry)?.into_iter().filter_map(|(key, row)| {
-            Some((FileKey(key.as_slice().try_into().ok()?), row.version))
-        });
+        let rows = rows
+            .map_err(retry)?
+            .into_iter()
+            .filter_map(|(key, row)| Some((FileKey(key.as_slice().try_into().ok()?), row.version)));
         Ok(rows.collect())
     }
 

@@ -230,12 +230,15 @@ impl FlowService {
     /// What this node does.
     pub fn node_status(&self) -> NodeStatus {
         let running = self.running.lock();
-        running.iter().map(|(name, running)| (name.clone(), running.status())).collect()
+        let status = |running: &Running| {
+            running.status(|partition| self.log.end(&running.spec.topic, partition))
+        };
+        running.iter().map(|(name, running)| (name.clone(), status(running))).collect()
     }
 }
 
 impl Running {
-    fn status(&self) -> status::NodePart {
+    fn status(&self, end: impl Fn(u32) -> Option<u64>) -> status::NodePart {
         let source = self.source.as_ref().and_then(|(_, view)| {
             let (state, epoch) = match view.state.lock().clone() {
                 SourceState::Waiting => return None,
@@ -263,7 +266,7 @@ impl Running {
             let progress = progress.lock();
             let part = PartitionPart {
                 mark: progress.mark,
-                end: progress.end,
+                end: end(*number).unwrap_or_default().max(progress.end),
                 documents: progress.documents,
                 rate: rate.per_s,
                 last_error: progress.last_error.clone(),

@@ -89,7 +89,8 @@ impl SourceTask {
         loop {
             let held = self.held();
             let dead = held.as_ref().filter(|l| !self.peers.is_alive(l.node)).map(|l| l.epoch);
-            silent = if dead.is_some() && silent.0 == dead { (dead, silent.1 + 1) } else { (dead, 0) };
+            silent =
+                if dead.is_some() && silent.0 == dead { (dead, silent.1 + 1) } else { (dead, 0) };
             let dead = dead.filter(|_| silent.1 >= DEAD_LOOKS);
             if self.may_ask(held.as_ref(), dead) {
                 let command = Command::Acquire {

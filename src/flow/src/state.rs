@@ -87,15 +87,43 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Declares a pipeline or changes it. Partitions count only for a new topic.
-    Put { name: String, spec: String, topic_id: [u8; 16], partitions: u32 },
-    Delete { name: String },
-    Pause { name: String, part: Part, on: bool },
+    Put {
+        name: String,
+        spec: String,
+        topic_id: [u8; 16],
+        partitions: u32,
+    },
+    Delete {
+        name: String,
+    },
+    Pause {
+        name: String,
+        part: Part,
+        on: bool,
+    },
     /// Takes the lease when it is free, over, the caller's own, or `dead`.
-    Acquire { name: String, node: NodeId, boot: u64, ttl_ms: i64, dead: Option<u64> },
-    Renew { name: String, boot: u64, epoch: u64, ttl_ms: i64 },
-    Quarantine { name: String, id: Vec<u8>, item: Quarantined },
+    Acquire {
+        name: String,
+        node: NodeId,
+        boot: u64,
+        ttl_ms: i64,
+        dead: Option<u64>,
+    },
+    Renew {
+        name: String,
+        boot: u64,
+        epoch: u64,
+        ttl_ms: i64,
+    },
+    Quarantine {
+        name: String,
+        id: Vec<u8>,
+        item: Quarantined,
+    },
     /// Releases the files of the quarantine. Records stay: their place in the topic has passed.
-    Retry { name: String },
+    Retry {
+        name: String,
+    },
 }
 
 /// Replies. Append-only.
@@ -215,12 +243,10 @@ impl FlowState {
                 self.put(name, spec, (topic_id, partitions), &mut changes)
             }
             Command::Delete { name } => self.change(&name, &mut changes, |p| p.deleted = true),
-            Command::Pause { name, part, on } => {
-                self.change(&name, &mut changes, |p| match part {
-                    Part::Source => p.source_paused = on,
-                    Part::Whole => p.paused = on,
-                })
-            }
+            Command::Pause { name, part, on } => self.change(&name, &mut changes, |p| match part {
+                Part::Source => p.source_paused = on,
+                Part::Whole => p.paused = on,
+            }),
             Command::Acquire { name, node, boot, ttl_ms, dead } => {
                 let next = Lease { node, boot, epoch: 1, expires_ms: now_ms + ttl_ms };
                 self.acquire(name, next, now_ms, dead, &mut changes)
@@ -300,7 +326,9 @@ impl FlowState {
         changes: &mut Changes,
     ) -> Reply {
         if let Some(held) = self.leases.get(&name) {
-            let own_past = held.node == next.node && held.boot != next.boot;
+            // A node runs one task per source: what held the lease there before is over, and the
+            // new epoch fences whatever of it is still under way.
+            let own_past = held.node == next.node;
             if held.expires_ms > now_ms && dead != Some(held.epoch) && !own_past {
                 return Reply::Held(held.clone());
             }
@@ -390,12 +418,10 @@ mod tests {
     #[test]
     fn quarantine_is_kept_and_emptied_by_a_retry() {
         let (shared, group) = group();
-        send(&group, Command::Put {
-            name: "n".into(),
-            spec: "{}".into(),
-            topic_id: [1; 16],
-            partitions: 3,
-        });
+        send(
+            &group,
+            Command::Put { name: "n".into(), spec: "{}".into(), topic_id: [1; 16], partitions: 3 },
+        );
         let item = Quarantined {
             what: "a.txt".into(),
             error: "bad".into(),

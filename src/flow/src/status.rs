@@ -136,8 +136,13 @@ mod tests {
         let pipeline = Pipeline { spec: spec.into(), ..Default::default() };
         state.pipelines.insert("news".into(), pipeline.clone());
         state.pipelines.insert("old".into(), Pipeline { deleted: true, ..pipeline });
-        let source =
-            SourcePart { state: "collecting".into(), seen: 9, done: 7, pending: 2, ..Default::default() };
+        let source = SourcePart {
+            state: "collecting".into(),
+            seen: 9,
+            done: 7,
+            pending: 2,
+            ..Default::default()
+        };
         let partition = |mark, end| PartitionPart { mark, end, ..Default::default() };
         let one = NodePart { source: Some(source), partitions: [(0, partition(5, 8))].into() };
         let two = NodePart { source: None, partitions: [(1, partition(4, 4))].into() };
@@ -149,7 +154,10 @@ mod tests {
         assert_eq!(rows.len(), 1);
         let row = &rows[0];
         assert_eq!((&row["state"], &row["node"]), (&json!("running"), &json!(1)));
-        assert_eq!((&row["lag"], &row["collected"], &row["seen"]), (&json!(3), &json!(7), &json!(9)));
+        assert_eq!(
+            (&row["lag"], &row["collected"], &row["seen"]),
+            (&json!(3), &json!(7), &json!(9))
+        );
         assert!(!row.to_string().contains("hunter2"));
     }
 }

@@ -54,19 +54,25 @@ fn world() -> World {
     let options = BlockOptions { reserve_bytes: 0, ..BlockOptions::default() };
     let block_shared = BlockShared::new(env.clone(), &data_dir, options).unwrap();
     let shared = FlowShared::new();
-    let m0 = SoloGroup::new(GroupId::M0, vec![
-        (tags::LOG, log_shared.machine_m0()),
-        (tags::INDEX, index_shared.machine_m0()),
-        (tags::FLOW, shared.machine_m0()),
-    ]);
+    let m0 = SoloGroup::new(
+        GroupId::M0,
+        vec![
+            (tags::LOG, log_shared.machine_m0()),
+            (tags::INDEX, index_shared.machine_m0()),
+            (tags::FLOW, shared.machine_m0()),
+        ],
+    );
     let fs = SoloGroup::new(GroupId::FS, vec![(tags::BLOCKS, block_shared.machine())]);
     let data: Vec<Arc<SoloGroup>> = (0..3)
         .map(GroupId::data)
         .map(|id| {
-            SoloGroup::new(id, vec![
-                (tags::LOG, log_shared.machine_data(id)),
-                (tags::INDEX, index_shared.machine_data(id)),
-            ])
+            SoloGroup::new(
+                id,
+                vec![
+                    (tags::LOG, log_shared.machine_data(id)),
+                    (tags::INDEX, index_shared.machine_data(id)),
+                ],
+            )
         })
         .collect();
     let readers = data.iter().map(|group| group.reader(tags::LOG)).collect();
@@ -307,7 +313,10 @@ async fn verify(world: &World, root: &Path, files: &[SampleFile]) {
                 };
                 let bytes = world.stored(&header("x-content-ref")).await.unwrap();
                 assert!(refs.insert(header("x-content-ref")), "two files in one place");
-                assert_eq!(collect::ident::hex(&Sha256::digest(&bytes)), header("x-content-sha256"));
+                assert_eq!(
+                    collect::ident::hex(&Sha256::digest(&bytes)),
+                    header("x-content-sha256")
+                );
                 assert!(ids.insert(header("x-id")));
             }
         }
