@@ -38,8 +38,8 @@ use crate::table::{RowsReader, TableStore};
 const BUDGET_BYTES: usize = 64 * MIB;
 /// A group whose log grew by this much is checkpointed at once.
 const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
-/// Log kept for followers that are away; past it they get a snapshot.
-const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
+/// Log that a node keeps for followers that are away; past it they get a snapshot.
+pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
 /// A follower this many entries behind does not get the lead.
 const TRANSFER_LAG: u64 = 64;
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
@@ -62,6 +62,9 @@ pub struct ClusterOptions {
     pub sync: SyncMode,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
+    /// Log kept for followers that are away, in bytes; past it they get a snapshot. Usually
+    /// [`KEEP_LOG_BYTES`].
+    pub keep_log_bytes: u64,
     /// Below this many free bytes, growing commands are refused.
     pub reserve_bytes: u64,
     /// Which commands grow the disk.
@@ -110,6 +113,8 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Index of the last checkpoint.
     pub checkpoint: u64,
+    /// Last index that left the log.
+    pub purged: u64,
     /// On the leader: entries each node lacks, by slot.
     pub lag: BTreeMap<u16, u64>,
 }
@@ -413,7 +418,7 @@ impl Cluster {
 
     /// Lets go of log that every live follower has, or that outgrew what is kept for others.
     async fn purge(&self) {
-        let crowded = self.wal.live_bytes() > KEEP_LOG_BYTES;
+        let crowded = self.wal.live_bytes() > self.options.keep_log_bytes;
         for (id, running) in &self.groups {
             let checkpoint = running.last_checkpoint.load(Ordering::Relaxed);
             let raft = &running.group.raft;
@@ -501,6 +506,7 @@ fn group_status(running: &Running) -> GroupStatus {
         last_log,
         applied: metrics.last_applied.map_or(0, |a| a.index),
         checkpoint: running.last_checkpoint.load(Ordering::Relaxed),
+        purged: metrics.purged.map_or(0, |p| p.index),
         lag: lag.collect(),
     }
 }

@@ -64,6 +64,7 @@ struct Bench {
     addresses: BTreeMap<NodeId, PeerAddress>,
     nodes: BTreeMap<u16, Node>,
     resets: Arc<Resets>,
+    keep_log_bytes: u64,
 }
 
 impl Bench {
@@ -78,7 +79,7 @@ impl Bench {
             held.push(listener);
         }
         let resets = Arc::new(Resets::default());
-        Self { dir, addresses, nodes: BTreeMap::new(), resets }
+        Self { dir, addresses, nodes: BTreeMap::new(), resets, keep_log_bytes: 1 << 30 }
     }
 
     fn path(&self, node: u16) -> PathBuf {
@@ -100,6 +101,7 @@ impl Bench {
             election_ms: (500, 750),
             sync: wal::SyncMode::EveryFlush,
             checkpoint_every: Duration::from_millis(500),
+            keep_log_bytes: self.keep_log_bytes,
             reserve_bytes: 0,
             growing: Arc::new(|_, _, _| true),
         };
@@ -243,6 +245,38 @@ async fn a_wiped_node_is_replaced_and_its_slot_reset() {
     // The new holder counts: with it and one other, writes go on.
     bench.stop(2).await;
     assert_eq!(bench.put(3, 0, "more".into()).await, 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_away_past_the_purge_point_gets_a_snapshot() {
+    let mut bench = Bench::new().await;
+    bench.keep_log_bytes = 0;
+    for node in 1..=3 {
+        bench.start(node).await;
+    }
+    bench.ready().await;
+    bench.put(1, 0, "first".into()).await;
+    bench.stop(3).await;
+    for n in 0..50 {
+        bench.put(1, 0, format!("v{n}")).await;
+    }
+    // Both others let go of the log that node 3 lacks.
+    let purged = || {
+        let mine = |node| bench.cluster(node).status();
+        [1, 2].iter().all(|n| mine(*n).iter().any(|g| g.group == "d0" && g.purged >= 50))
+    };
+    until("the log is purged", purged).await;
+    bench.start(3).await;
+    bench.ready().await;
+    bench.equal_digests().await;
+    let reader = bench.cluster(3).reader(GroupId::data(0), TAG);
+    assert_eq!(reader.get(&50u64.to_be_bytes()).unwrap().unwrap(), "v49");
+    assert_eq!(bench.put(3, 0, "after".into()).await, 51);
+    // What was installed survives a restart of its own.
+    bench.stop(3).await;
+    bench.start(3).await;
+    bench.ready().await;
+    bench.equal_digests().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
