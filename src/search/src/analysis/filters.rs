@@ -133,9 +133,7 @@ fn through(text: &str, step: Step) -> String {
     let raw = TextAnalyzer::builder(RawTokenizer::default());
     let mut analyzer = match step {
         Step::Fold => raw.filter(AsciiFoldingFilter).build(),
-        Step::Stem => match Stemmer::new(Language::English) {
-            stemmer => raw.filter(stemmer).build(),
-        },
+        Step::Stem => raw.filter(Stemmer::new(Language::English)).build(),
     };
     let mut stream = analyzer.token_stream(text);
     if stream.advance() { stream.token().text.clone() } else { String::new() }

@@ -222,7 +222,7 @@ fn format_field(letter: char, count: usize, at: &jiff::Zoned) -> String {
     let padded = |value: i64| format!("{value:0count$}");
     let named = |names: &[&str], index: i8| {
         let name = names.get(usize::try_from(index).unwrap_or(0)).copied().unwrap_or("");
-        if count == 3 || count < 3 { name.chars().take(3).collect() } else { name.to_owned() }
+        if count <= 3 { name.chars().take(3).collect() } else { name.to_owned() }
     };
     match letter {
         'y' | 'u' if count == 2 => format!("{:02}", at.year().rem_euclid(100)),

@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
         match place.mapping.and_then(|object| object.properties.get(name)) {
             Some(Node::Object(inner)) if !inner.enabled => Ok(()),
             Some(Node::Object(inner)) => {
-                self.into_object(name, value, &place.enter(name, Some(inner)))
+                self.under_object(name, value, &place.enter(name, Some(inner)))
             }
             Some(Node::Field(_)) => {
                 let path = super::merge::join(&place.path, name);
@@ -207,12 +207,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn into_object(&mut self, name: &str, value: &Value, place: &Place<'a>) -> Result<()> {
+    fn under_object(&mut self, name: &str, value: &Value, place: &Place<'a>) -> Result<()> {
         match value {
             Value::Object(object) => self.object(object, place),
             Value::Null => Ok(()),
             Value::Array(list) => {
-                list.iter().try_for_each(|item| self.into_object(name, item, place))
+                list.iter().try_for_each(|item| self.under_object(name, item, place))
             }
             Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 Err(EsError::mapper_parsing(format!(

@@ -106,10 +106,8 @@ impl SourceFilter {
     fn value(&self, value: Value, path: &str, included: bool) -> Option<Value> {
         match value {
             Value::Object(object) => {
-                let was_empty = object.is_empty();
                 let kept = self.object(object, path, included);
-                (included || !kept.is_empty() || was_empty && included)
-                    .then_some(Value::Object(kept))
+                (included || !kept.is_empty()).then_some(Value::Object(kept))
             }
             Value::Array(list) => {
                 let had = !list.is_empty();
