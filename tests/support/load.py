@@ -48,6 +48,7 @@ class Producing(Threaded):
         self.failed = []
         self._producer = Producer({
             "bootstrap.servers": ",".join(cluster.kafka),
+            "log_level": 0,
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 5,
@@ -92,6 +93,7 @@ class Consuming(Threaded):
         self.read = {}
         self._consumer = Consumer({
             "bootstrap.servers": ",".join(cluster.kafka),
+            "log_level": 0,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "auto.commit.interval.ms": 500,
