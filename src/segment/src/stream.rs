@@ -324,7 +324,8 @@ impl Inner {
             plan.start = state.find(plan.segment).map_or(0, |s| s.index.position_of(offset));
         }
         let mut pos = plan.start;
-        let mut room = max_bytes.saturating_add(usize::try_from(limits::INDEX_STEP_BYTES).unwrap_or(0));
+        let mut room =
+            max_bytes.saturating_add(usize::try_from(limits::INDEX_STEP_BYTES).unwrap_or(0));
         let mut frames: Vec<Bytes> = Vec::new();
         let mut total = 0;
         while pos < plan.end && frames.is_empty() {
