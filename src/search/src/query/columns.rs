@@ -95,6 +95,11 @@ fn scan<T: PartialOrd + Copy + Send + Sync + std::fmt::Debug + 'static>(
     found: &mut Vec<DocId>,
     docs: &mut BitSet,
 ) {
+    // The bit-packed codec moves a bound below its lowest value up to that value, and would answer
+    // a range that ends below all values with the lowest ones.
+    if *range.end() < column.min_value() || *range.start() > column.max_value() {
+        return;
+    }
     found.clear();
     column.get_docids_for_value_range(range, 0..reader.max_doc(), found);
     for doc in found.iter() {

@@ -93,6 +93,9 @@ fn ranges_and_patterns() {
     check(json!({"range": {"n": {"gt": 1, "lte": 3}}}), "2 3");
     check(json!({"range": {"n": {"gte": 2.5}}}), "2 3");
     check(json!({"range": {"f": {"lte": 0.1}}}), "1");
+    check(json!({"range": {"n": {"lt": 1}}}), "");
+    check(json!({"range": {"n": {"gt": 20}}}), "");
+    check(json!({"term": {"n": 0}}), "");
     check(json!({"range": {"d": {"gte": "2024-01-01", "lt": "2024-01-02"}}}), "1");
     check(json!({"range": {"d": {"lte": "2024-01-02"}}}), "1 2 3");
     check(json!({"range": {"d": {"gte": "now-1d/d", "lt": "now/d"}}}), "1");
