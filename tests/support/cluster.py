@@ -202,9 +202,11 @@ class Cluster:
 
 
 def is_alive(pid):
-    """Whether a process runs; a zombie does not."""
+    """Whether a process runs or still holds its sockets and files: a killed process is a zombie
+    for a while before its last thread has let go of them."""
     try:
         state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in ("Z", "X")
+    return state not in ("Z", "X") or threads > 1
