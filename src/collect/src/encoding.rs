@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn binary_is_not_text() {
         assert_eq!(decode(b"before\0after", None, "kr"), Decoded::Binary);
-        let noise: Vec<u8> = (0..4096u32).map(|n| (n * 7919 >> 3) as u8).collect();
+        let noise: Vec<u8> = (0..4096u32).map(|n| ((n * 7919) >> 3) as u8).collect();
         assert_eq!(decode(&noise, None, "kr"), Decoded::Binary);
     }
 

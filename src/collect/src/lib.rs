@@ -14,6 +14,7 @@
 //!
 //! This crate does not decide who collects: the lease is the business of `flow`.
 
+mod commit;
 pub mod config;
 pub mod encoding;
 mod fetch;

@@ -5,28 +5,28 @@
 //! most [`MAX_COMMITS`] at a time; a file is in at most one of them, so versions of a file are
 //! committed in order. Dropping the future stops everything: the threads see their queues close.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Env, TaskGroup};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{info, warn};
 
+use crate::commit::{Outcome, Ready, commit_batch, prepare};
 use crate::config::{ConfigError, SourceConfig, bad};
 use crate::fetch::{self, FetchResult, ListEvent, Listed};
 use crate::glob::Filter;
-use crate::ident::{FileKey, Version, partition_of};
+use crate::ident::{FileKey, partition_of};
 use crate::limits::{
     COMMIT_BYTES, COMMIT_FILES, MAX_COMMITS, MAX_INFLIGHT_BYTES, QUEUED_PER_SESSION,
 };
 use crate::names;
-use crate::record::{FileFacts, RecordBuilder};
+use crate::record::RecordBuilder;
 use crate::remote::{Connect, LocalFs, RemoteError, SftpFs, SftpOptions};
 use crate::scanner::{AfterFailure, Candidate, Scanner, Seen, Totals};
-use crate::sink::{AppendItem, GivenUp, SinkError, Sinks, StoreFile};
+use crate::sink::{GivenUp, SinkError, Sinks};
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,8 +34,6 @@ const TICK: Duration = Duration::from_millis(50);
 const TOTALS: Duration = Duration::from_millis(200);
 /// Pause after a failure that is not the file's fault.
 const OUTSIDE_PAUSE: Duration = Duration::from_secs(1);
-/// Tries of one commit before its files are fetched again.
-const COMMIT_TRIES: u32 = 5;
 /// Longest pause between two connections to a server that does not answer.
 const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(60);
 /// Refused logins in a row before the source stops: servers lock accounts.
@@ -117,24 +115,6 @@ enum Event {
     Fetched(FetchResult),
     Committed(Vec<Outcome>),
     Tick,
-}
-
-/// What became of a file in a commit.
-struct Outcome {
-    key: FileKey,
-    path: String,
-    stat: crate::ident::Stat,
-    sha256: [u8; 32],
-    bytes: u64,
-    result: Result<(), SinkError>,
-}
-
-/// A fetched file on its way to a commit.
-struct Ready {
-    job: Candidate,
-    partition: u32,
-    file: StoreFile,
-    item: AppendItem,
 }
 
 /// Collects until the source stops by itself. Drop the future to stop it.
@@ -553,85 +533,4 @@ impl Run {
             });
         }
     }
-}
-
-fn prepare(job: &Job, candidate: Candidate, bytes: Vec<u8>, sha256: [u8; 32]) -> Ready {
-    let seen = &candidate.seen;
-    let display = names::display_path(&seen.raw_path);
-    let store = job.store.trim_end_matches('/');
-    let path = format!("{store}/{}", names::twin_path(&seen.store_path, candidate.twin));
-    let record_key = names::twin_path(&display, candidate.twin);
-    let facts = FileFacts {
-        source: &job.name,
-        key: seen.key,
-        raw_path: &seen.raw_path,
-        display: &display,
-        root: &job.source.path,
-        record_key: &record_key,
-        store_path: &path,
-        stat: seen.stat,
-        sha256: &sha256,
-    };
-    let record = job.record.build(&facts, &bytes);
-    let version = Version { stat: seen.stat, sha256, twin: candidate.twin };
-    let partition = partition_of(&display, job.partitions);
-    let item = AppendItem { key: seen.key, version, record };
-    let file = StoreFile { path, version, bytes: Bytes::from(bytes) };
-    Ready { job: candidate, partition, file, item }
-}
-
-/// Steps 1 to 3 for a batch. Each step is repeated on its own while its outcome is unknown.
-async fn commit_batch(sinks: &dyn Sinks, batch: Vec<Ready>) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(batch.len());
-    let files: Vec<StoreFile> = batch.iter().map(|ready| ready.file.clone()).collect();
-    let stored = match with_tries(|| sinks.store(files.clone())).await {
-        Ok(stored) => stored,
-        Err(e) => vec![Err(e); batch.len()],
-    };
-    let mut parts: BTreeMap<u32, Vec<Ready>> = BTreeMap::new();
-    for (ready, stored) in batch.into_iter().zip(stored) {
-        match stored {
-            Ok(()) => parts.entry(ready.partition).or_default().push(ready),
-            Err(e) => outcomes.push(outcome(&ready, Err(e))),
-        }
-    }
-    let appends = parts.into_iter().map(|(partition, ready)| async move {
-        let items: Vec<AppendItem> = ready.iter().map(|r| r.item.clone()).collect();
-        let result = with_tries(|| sinks.append(partition, items.clone())).await;
-        let results = match result {
-            Ok(results) => results.into_iter().map(|r| r.map(|_| ())).collect(),
-            Err(e) => vec![Err(e); ready.len()],
-        };
-        debug_assert_eq!(results.len(), ready.len());
-        ready.iter().zip(results).map(|(r, result)| outcome(r, result)).collect::<Vec<_>>()
-    });
-    outcomes.extend(futures::future::join_all(appends).await.into_iter().flatten());
-    outcomes
-}
-
-fn outcome(ready: &Ready, result: Result<(), SinkError>) -> Outcome {
-    Outcome {
-        key: ready.job.seen.key,
-        path: names::display_path(&ready.job.seen.raw_path),
-        stat: ready.job.seen.stat,
-        sha256: ready.file.version.sha256,
-        bytes: ready.job.seen.stat.size,
-        result,
-    }
-}
-
-async fn with_tries<T, F>(mut step: impl FnMut() -> F) -> Result<T, SinkError>
-where
-    F: Future<Output = Result<T, SinkError>>,
-{
-    let mut pause = Duration::from_millis(100);
-    for _ in 1..COMMIT_TRIES {
-        match step().await {
-            Err(SinkError::Retry(_)) => {}
-            other => return other,
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    step().await
 }

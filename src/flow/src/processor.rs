@@ -162,7 +162,7 @@ impl Processor {
             Ok(batch) => batch,
             Err(ReadFailure::Trimmed { start }) if start > from => {
                 let (pipeline, partition) = (&self.spec.name, self.partition);
-                warn!(%pipeline, partition, from, start, "records expired before they were indexed");
+                warn!(%pipeline, partition, from, start, "records expired before they were used");
                 // An empty batch moves every mark to where records begin.
                 TopicBatch { next: start, end: start, ..TopicBatch::default() }
             }

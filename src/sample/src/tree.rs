@@ -126,7 +126,9 @@ impl Plan {
             self.add(name, cp949(&content));
         }
         // Syllables that only CP949 has, not EUC-KR proper, and a UTF-8 content under such a name.
-        self.add(cp949("옛문서/똠방각하와 펲시콜라.txt"), cp949("제목: 똠방각하\n\n햏햏, 펲시콜라를 마시며 회의를 했습니다. 뷁 하고 소리쳤습니다.\n"));
+        let text =
+            "제목: 똠방각하\n\n햏햏, 펲시콜라를 마시며 회의를 했습니다. 뷁 하고 소리쳤습니다.\n";
+        self.add(cp949("옛문서/똠방각하와 펲시콜라.txt"), cp949(text));
         let content = self.article(Lang::Ko);
         self.add(cp949("옛문서/새 인코딩.txt"), content);
         // Very short texts are the hard case for detection.
