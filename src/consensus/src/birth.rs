@@ -25,9 +25,8 @@ use tracing::{info, warn};
 
 use crate::group::Group;
 use crate::identity::NodeFile;
-use crate::net::tcp::TcpPeers;
-use crate::net::{methods, proto};
-use crate::peer::{Lane, Message, Peers};
+use crate::net::{Link, methods, proto};
+use crate::peer::{Lane, Message};
 use crate::raft::group::RaftGroup;
 use crate::raft::network::group_id;
 use crate::raft::types::Member;
@@ -48,7 +47,7 @@ pub(crate) struct Birth {
     env: Env,
     dir: PathBuf,
     file: Mutex<NodeFile>,
-    peers: Arc<TcpPeers>,
+    peers: Arc<dyn Link>,
     groups: OnceCell<BTreeMap<GroupId, Arc<RaftGroup>>>,
     reset: OnceCell<Arc<dyn SlotReset>>,
     tasks: base::TaskGroup,
@@ -59,7 +58,7 @@ impl Birth {
         env: &Env,
         dir: PathBuf,
         file: NodeFile,
-        peers: Arc<TcpPeers>,
+        peers: Arc<dyn Link>,
         tasks: &base::TaskGroup,
     ) -> Arc<Self> {
         let (groups, reset) = (OnceCell::new(), OnceCell::new());

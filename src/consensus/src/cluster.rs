@@ -22,8 +22,7 @@ use crate::group::{Group, GroupRef, Groups};
 use crate::identity::{IdentityError, NodeFile};
 use crate::machine::StateMachine;
 use crate::net::Link;
-use crate::net::tcp::{Identity, PeerAddress, TcpPeers};
-use crate::peer::Peers;
+use crate::net::tcp::{PeerAddress, TcpPeers};
 use crate::raft::checkpoint::CheckpointDir;
 use crate::raft::group::{Growing, NodeLimits, RaftGroup};
 use crate::raft::host::{Host, Shared};
@@ -73,6 +72,22 @@ pub struct ClusterOptions {
 
 /// Makes the state machines of a group, by tag.
 pub type MakeMachines<'a> = dyn Fn(GroupId) -> Vec<(u8, Box<dyn StateMachine>)> + 'a;
+
+/// Makes the empty table store of a group.
+pub type MakeTables<'a> = dyn Fn(GroupId) -> io::Result<Arc<dyn TableStore>> + 'a;
+
+/// What the groups of a node stand on. [`Cluster::start`] makes the real things; simulations
+/// bring their own.
+pub struct Ground<'a> {
+    /// The node's identity, already saved.
+    pub file: NodeFile,
+    /// The open log; whoever opened it also drives it.
+    pub wal: Wal,
+    /// The other nodes; must not deliver before the cluster is started.
+    pub link: Arc<dyn Link>,
+    /// Table stores.
+    pub tables: &'a MakeTables<'a>,
+}
 
 /// Why a node's groups cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +148,7 @@ struct Running {
 pub struct Cluster {
     env: Env,
     options: ClusterOptions,
-    peers: Arc<TcpPeers>,
+    peers: Arc<dyn Link>,
     wal: Wal,
     birth: Arc<Birth>,
     groups: BTreeMap<GroupId, Running>,
@@ -156,36 +171,48 @@ impl Cluster {
         let file = NodeFile::load_or_mint(env, &dir, options.node, options.data_groups)?;
         file.save(env, &dir)?;
         let (wal, thread) = Wal::open(env, wal_options(&options))?;
-        let failure = watch::Sender::new(None);
         let wal_thread = base::task::thread("wal", move || thread.run());
-        let identity = Identity {
-            node: options.node,
-            raft_id: file.raft_id,
-            cluster: file.cluster_bytes().unwrap_or_default(),
+        let peers = TcpPeers::start(env, file.identity(), options.addresses.clone(), tasks);
+        let sled = SledDb::open_blank(&dir.join("meta.sled"))?;
+        let tables = |id: GroupId| -> io::Result<Arc<dyn TableStore>> {
+            Ok(Arc::new(sled.store(&id.to_string())?))
         };
-        let peers = TcpPeers::start(env, identity, options.addresses.clone(), tasks);
-        let birth = Birth::new(env, dir.clone(), file.clone(), peers.clone(), tasks);
+        let ground = Ground { file, wal, link: peers.clone(), tables: &tables };
+        let this = Self::start_on(env, options, ground, machines, tasks).await?;
+        *this.wal_thread.lock() = Some(wal_thread);
+        for listener in listeners {
+            peers.serve(listener);
+        }
+        Ok(this)
+    }
+
+    /// As [`Self::start`], on given ground.
+    pub async fn start_on(
+        env: &Env,
+        options: ClusterOptions,
+        ground: Ground<'_>,
+        machines: &MakeMachines<'_>,
+        tasks: &TaskGroup,
+    ) -> Result<Arc<Self>, StartError> {
+        let Ground { file, wal, link: peers, tables } = ground;
+        let raft_id = file.raft_id;
+        let birth = Birth::new(env, options.data_dir.clone(), file, peers.clone(), tasks);
         let disk_low = Arc::new(AtomicBool::new(false));
         let limits = NodeLimits {
             budget: Arc::new(Semaphore::new(BUDGET_BYTES / 1024)),
             disk_low: disk_low.clone(),
             growing: options.growing.clone(),
         };
-        let sled = SledDb::open_blank(&dir.join("meta.sled"))?;
         let parts = Parts { env, options: &options, wal: &wal, peers: &peers, limits, tasks };
         let mut groups = BTreeMap::new();
         let ids = [GroupId::M0, GroupId::FS].into_iter();
         for id in ids.chain((0..options.data_groups).map(GroupId::data)) {
-            let running = parts.start_group(id, &sled, file.raft_id, machines(id)).await?;
+            let running = parts.start_group(id, tables(id)?, raft_id, machines(id)).await?;
             groups.insert(id, running);
         }
         let by_id: BTreeMap<_, _> = groups.iter().map(|(id, r)| (*id, r.group.clone())).collect();
         birth.set_groups(by_id.clone());
         peers.register_raft(Arc::new(Server { groups: by_id, birth: birth.clone() }));
-        for listener in listeners {
-            peers.serve(listener);
-        }
-        let wal_thread = Mutex::new(Some(wal_thread));
         let this = Arc::new(Self {
             env: env.clone(),
             options,
@@ -194,8 +221,8 @@ impl Cluster {
             birth,
             groups,
             disk_low,
-            failure,
-            wal_thread,
+            failure: watch::Sender::new(None),
+            wal_thread: Mutex::new(None),
         });
         this.check_disk();
         tasks.spawn("checkpoints", this.clone().run_checkpoints());
@@ -221,7 +248,7 @@ impl Cluster {
     }
 
     /// The other nodes.
-    pub fn peers(&self) -> Arc<TcpPeers> {
+    pub fn peers(&self) -> Arc<dyn Link> {
         self.peers.clone()
     }
 
@@ -301,6 +328,16 @@ impl Cluster {
         let thread = self.wal_thread.lock().take();
         if let Some(thread) = thread {
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+
+    /// Ends everything as a crash would: nothing is handed over, nothing written on purpose.
+    /// For simulations, after the disk of the node died.
+    pub async fn halt(&self) {
+        self.wal.stop();
+        for running in self.groups.values() {
+            // A group that failed with its disk has ended already.
+            drop(running.group.raft.shutdown().await);
         }
     }
 
@@ -519,7 +556,7 @@ struct Parts<'a> {
     env: &'a Env,
     options: &'a ClusterOptions,
     wal: &'a Wal,
-    peers: &'a Arc<TcpPeers>,
+    peers: &'a Arc<dyn Link>,
     limits: NodeLimits,
     tasks: &'a TaskGroup,
 }
@@ -528,11 +565,10 @@ impl Parts<'_> {
     async fn start_group(
         &self,
         id: GroupId,
-        sled: &SledDb,
+        store: Arc<dyn TableStore>,
         raft_id: u64,
         machines: Vec<(u8, Box<dyn StateMachine>)>,
     ) -> Result<Running, StartError> {
-        let store: Arc<dyn TableStore> = Arc::new(sled.store(&id.to_string())?);
         let checkpoints = CheckpointDir::open(self.env, &self.options.data_dir, id)?;
         let checkpointed = checkpoints.current().and_then(|c| c.position.applied_id());
         let shared = Arc::new(Shared {
@@ -546,7 +582,7 @@ impl Parts<'_> {
         let host = Host::open(shared.clone(), machines.into_iter().collect())?;
         let index = checkpointed.map_or(0, |c| c.index);
         self.wal.set_checkpointed(id, index);
-        let link: Arc<dyn Link> = self.peers.clone();
+        let link = self.peers.clone();
         let factory = Factory { link: link.clone(), group: id };
         let log = LogStore { wal: self.wal.clone(), group: id };
         debug_assert!(checkpointed.is_none_or(|c| to_pos(&c).index == index));

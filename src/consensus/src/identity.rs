@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use base::{Env, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::net::Identity;
+
 /// The format that this program writes. It opens this one and older ones.
 pub const FORMAT: u32 = 1;
 const FILE: &str = "node.json";
@@ -157,6 +159,12 @@ impl NodeFile {
         env.disk.create_dir_all(dir)?;
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         env.disk.write_durably(&dir.join(FILE), &text)
+    }
+
+    /// What the node says of itself to peers.
+    pub fn identity(&self) -> Identity {
+        let cluster = self.cluster_bytes().unwrap_or_default();
+        Identity { node: NodeId(self.node), raft_id: self.raft_id, cluster }
     }
 
     /// The cluster's 16 bytes; `None` before birth.

@@ -17,7 +17,7 @@ pub mod solo;
 pub mod table;
 
 pub use birth::SlotReset;
-pub use cluster::{Cluster, ClusterOptions, GroupStatus, StartError};
+pub use cluster::{Cluster, ClusterOptions, Ground, GroupStatus, MakeMachines, StartError};
 pub use group::{Applied, Group, GroupRef, Groups, Leadership, ProposeError, ReadError};
 pub use machine::{ApplyAt, Fatal, SnapshotFile, StateMachine, tags};
 pub use peer::{Lane, Message, PeerError, PeerHandler, Peers, PeersRef};

@@ -1,6 +1,7 @@
 //! Three nodes in one process, on real disks and sockets: birth, proposals from any node,
 //! restart, a wiped node, a follower past the purge point, equal digests.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use base::{Env, GroupId, NodeId, TaskGroup};
 use bytes::Bytes;
 use consensus::net::tcp::PeerAddress;
 use consensus::{
-    ApplyAt, Cluster, ClusterOptions, Fatal, Peers, Rows, SlotReset, StartError, StateMachine,
+    ApplyAt, Cluster, ClusterOptions, Fatal, Rows, SlotReset, StartError, StateMachine,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;

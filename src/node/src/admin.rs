@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base::{Env, NodeId};
-use consensus::net::tcp::TcpPeers;
-use consensus::{Cluster, Lane, Message, PeerHandler, Peers, tags};
+use consensus::net::Link;
+use consensus::{Cluster, Lane, Message, PeerHandler, tags};
 use console::{Admin, AdminError, Answer, Kind, Verb};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ impl NodeAdmin {
         })
     }
 
-    async fn status_of(&self, peers: &Arc<TcpPeers>, node: NodeId) -> Option<Value> {
+    async fn status_of(&self, peers: &Arc<dyn Link>, node: NodeId) -> Option<Value> {
         if node == peers.me() {
             return Some(self.own_status());
         }

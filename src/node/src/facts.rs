@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::NodeId;
-use consensus::{Cluster, Peers as _};
+use consensus::Cluster;
 use elastic::{ClusterFacts, NodeFacts};
 
 use crate::config::{HostPort, Peer};

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use base::{Env, TaskGroup};
 use blocks::BlockService;
 use consensus::net::tcp::PeerAddress;
-use consensus::{Cluster, ClusterOptions, Peers as _, StartError, tags};
+use consensus::{Cluster, ClusterOptions, StartError, tags};
 use elastic::ElasticGateway;
 use flow::FlowService;
 use hdfs::{HdfsConfig, HdfsGateway};

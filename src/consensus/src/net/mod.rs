@@ -49,7 +49,7 @@ pub trait RaftHandler: Send + Sync {
     fn answer(&self, from: NodeId, method: u16, request: Message) -> Reply;
 }
 
-/// What Raft needs of a transport beyond [`Peers`]: ordered, pipelined requests.
+/// What Raft needs of a transport beyond [`Peers`]: ordered, pipelined requests, and identity.
 #[async_trait]
 pub trait Link: Peers {
     /// Queues a request; requests of one lane leave in the order of these calls. The payload
@@ -65,6 +65,26 @@ pub trait Link: Peers {
 
     /// Sets who answers Raft messages. Call before the node serves.
     fn register_raft(&self, handler: std::sync::Arc<dyn RaftHandler>);
+
+    /// Who this node says it is.
+    fn identity(&self) -> Identity;
+
+    /// Sets the cluster at birth.
+    fn set_cluster(&self, cluster: [u8; 16]);
+
+    /// A peer that belongs to another cluster, if one was met.
+    fn foreign(&self) -> Option<NodeId>;
+}
+
+/// Who a node is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Its slot.
+    pub node: NodeId,
+    /// The id minted for its data directory.
+    pub raft_id: u64,
+    /// The cluster it belongs to; zero before birth.
+    pub cluster: [u8; 16],
 }
 
 /// Methods of consensus itself, under tag 0.

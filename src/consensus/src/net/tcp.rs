@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::frame::{self, Incoming, Kind, Outgoing};
-use super::{Answer, CallError, Link, RaftHandler};
+use super::{Answer, CallError, Identity, Link, RaftHandler};
 use crate::peer::{Lane, Message, PeerError, PeerHandler, Peers};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,17 +53,6 @@ pub struct PeerAddress {
     pub raft: String,
     /// Bulk lane.
     pub bulk: String,
-}
-
-/// Who this node is.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    /// Its slot.
-    pub node: NodeId,
-    /// The id minted for its data directory.
-    pub raft_id: u64,
-    /// The cluster it belongs to; zero before birth.
-    pub cluster: [u8; 16],
 }
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Message, CallError>>>>>;
@@ -125,21 +114,6 @@ impl TcpPeers {
     /// Serves peers that connect to `listener`. Register handlers first.
     pub fn serve(self: &Arc<Self>, listener: TcpListener) {
         self.tasks.spawn("peer accept", self.clone().accept(listener));
-    }
-
-    /// Sets the cluster at birth.
-    pub fn set_cluster(&self, cluster: [u8; 16]) {
-        self.identity.lock().cluster = cluster;
-    }
-
-    /// Who this node says it is.
-    pub fn identity(&self) -> Identity {
-        *self.identity.lock()
-    }
-
-    /// A peer that belongs to another cluster, if one was met.
-    pub fn foreign(&self) -> Option<NodeId> {
-        *self.foreign.lock()
     }
 
     fn saw(&self, node: NodeId) {
@@ -516,6 +490,18 @@ impl Link for TcpPeers {
 
     fn register_raft(&self, handler: Arc<dyn RaftHandler>) {
         *self.raft.write() = Some(handler);
+    }
+
+    fn identity(&self) -> Identity {
+        *self.identity.lock()
+    }
+
+    fn set_cluster(&self, cluster: [u8; 16]) {
+        self.identity.lock().cluster = cluster;
+    }
+
+    fn foreign(&self) -> Option<NodeId> {
+        *self.foreign.lock()
     }
 }
 
