@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join_all;
 use log::{Acks, LogError, TopicRef};
 
@@ -80,7 +79,7 @@ async fn append(
     acks: i16,
     timeout_ms: i32,
 ) -> PartitionProduceResponse {
-    let records = part.records.0.into_iter().next().unwrap_or_else(Bytes::new);
+    let records = part.records.0.into_iter().next().unwrap_or_default();
     let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
     let acks = if acks == -1 { Acks::All } else { Acks::Leader };
     let topic_ref = TopicRef::Name(topic);

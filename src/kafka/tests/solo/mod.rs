@@ -1,5 +1,7 @@
 //! The Kafka port over a log whose groups have one node.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
