@@ -414,3 +414,111 @@ async fn commands_that_do_not_decode_change_nothing() {
     }
     assert!(c.service.replicas().is_empty());
 }
+
+/// A machine with its rows, as a node keeps them.
+struct Life {
+    store: consensus::MemStore,
+    shared: LogShared,
+    machine: Box<dyn StateMachine>,
+}
+
+impl Life {
+    fn begin(disk: &SimDisk, rows: &[consensus::table::Change]) -> Self {
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let options = WriterOptions { chunk_bytes: 8 * 1024, ..WriterOptions::default() };
+        let writer = SegmentWriter::start(&env, options);
+        let shared = LogShared::new(env, Path::new("/data"), writer).unwrap();
+        let store = consensus::MemStore::default();
+        store.write_batch(1, rows).unwrap();
+        let mut machine = shared.machine_data(GroupId::data(0));
+        let mut pending = Default::default();
+        machine.restore(&Rows::new(&store, &mut pending, tags::LOG)).unwrap();
+        Self { store, shared, machine }
+    }
+
+    fn apply(&mut self, index: u64, command: Bytes) {
+        let time_ms = 1_000_000 + index as i64 * 500;
+        let at =
+            consensus::ApplyAt { group: GroupId::data(0), index, term: 1 + index / 40, time_ms };
+        let mut pending = Default::default();
+        self.machine
+            .apply(&at, command, &mut Rows::new(&self.store, &mut pending, tags::LOG))
+            .unwrap();
+        self.store.write_batch(index, &pending.into_iter().collect::<Vec<_>>()).unwrap();
+    }
+
+    /// The rows as they stand at a checkpoint.
+    fn checkpoint(&mut self, index: u64) -> Vec<consensus::table::Change> {
+        let mut pending = Default::default();
+        self.machine.checkpoint(&mut Rows::new(&self.store, &mut pending, tags::LOG)).unwrap();
+        self.store.write_batch(index, &pending.into_iter().collect::<Vec<_>>()).unwrap();
+        let rows = self.store.scan(b"", std::ops::Bound::Unbounded, usize::MAX).unwrap();
+        rows.into_iter().map(|(key, value)| (key, Some(value))).collect()
+    }
+}
+
+/// What a busy group does: two topics, rolls, trims, a deletion, files of the collector.
+fn history() -> Vec<Bytes> {
+    use command::{Control, OnceEntry, OnceHead, control};
+    let key = |topic, partition| PartKey { topic: uuid::Uuid::from_u128(topic), partition };
+    let settings = configs::ReplicaSettings { segment_bytes: 3000, segment_ms: 30_000 };
+    let create = |key| control(&Control::CreateReplica { key, settings });
+    let mut all = vec![create(key(1, 0)), create(key(2, 0)), create(key(1, 3))];
+    for i in 0..200i64 {
+        let text = "x".repeat(50 + (i as usize * 37) % 900);
+        let one = batch(&[text.as_str()], 1000 + i);
+        all.push(match i {
+            _ if i % 23 == 22 => control(&Control::SetLogStart { key: key(1, 0), offset: i / 4 }),
+            _ if i == 90 => control(&Control::DeleteReplica { key: key(2, 0) }),
+            _ if i == 100 => control(&Control::SetLogStart { key: key(1, 3), offset: 17 }),
+            _ if i % 5 == 0 => {
+                let file_key = Bytes::from(format!("file{}", i % 50));
+                let (version, batch_len) = ("1".into(), one.len() as u32);
+                let files = vec![OnceEntry { file_key, version, batch_len }];
+                let head = OnceHead { key: key(1, 3), source: "s".into(), epoch: 1, files };
+                command::once(&head, &[one])
+            }
+            _ if i % 3 == 0 => command::produce(key(2, 0), &one).freeze(),
+            _ => {
+                let one = with_producer(&one, 5 + i / 4, 0, (i % 4) as i32);
+                command::produce(key(1, 0), &one).freeze()
+            }
+        });
+    }
+    all
+}
+
+#[test]
+fn replay_after_any_crash_gives_the_same_bytes() {
+    use base::env::sim_disk::Crash;
+    let history = history();
+    let mut straight = Life::begin(&SimDisk::new(0), &[]);
+    (1..).zip(&history).for_each(|(i, c)| straight.apply(i, c.clone()));
+    let expected = digest(&mut *straight.machine);
+    let parts = straight.shared.view(GroupId::data(0)).all();
+    assert!(parts.iter().any(|p| p.bounds().0 > 0 && p.status().segments > 3));
+    for seed in 0..12u64 {
+        let how = [Crash::Process, Crash::LoseUnsynced, Crash::TearUnsynced][seed as usize % 3];
+        let disk = SimDisk::new(seed);
+        let mut life = Life::begin(&disk, &[]);
+        let (mut rows, mut stands_at) = (vec![], 0);
+        let mut index = 0;
+        while index < history.len() {
+            life.apply(index as u64 + 1, history[index].clone());
+            index += 1;
+            if index % (13 + seed as usize) == 0 {
+                rows = life.checkpoint(index as u64);
+                stands_at = index;
+            }
+            if index % 61 == 60 && (index as u64 + seed) % 2 == 0 {
+                life.shared.0.writer.stop();
+                disk.crash(how);
+                life = Life::begin(&disk, &rows);
+                // What came after the checkpoint comes again from the WAL.
+                (stands_at..index).for_each(|i| life.apply(i as u64 + 1, history[i].clone()));
+            }
+        }
+        assert_eq!(digest(&mut *life.machine), expected, "seed {seed} {how:?}");
+        life.shared.0.writer.stop();
+    }
+}
