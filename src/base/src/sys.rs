@@ -21,7 +21,7 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// A zeroed buffer of at least `capacity` bytes (and at least one block), rounded up to whole blocks.
+    /// A zeroed buffer of at least `capacity` bytes and one block, rounded up to whole blocks.
     pub fn zeroed(capacity: usize) -> Self {
         let capacity = capacity.max(1).next_multiple_of(ALIGN);
         let layout = Self::layout(capacity);

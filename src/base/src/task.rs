@@ -5,8 +5,10 @@
 //! or be safe to drop at any await point, because [`TaskGroup::spawn`] drops it on shutdown.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -53,16 +55,16 @@ impl TaskGroup {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let inner = self.tracker.track_future(future);
-        let handle = tokio::spawn(inner);
-        // A second tiny task reports a panic; without it a dead task would be silent.
-        tokio::spawn(async move {
-            if let Err(e) = handle.await
-                && e.is_panic()
-            {
-                error!(task = name, "task panicked: {e}");
+        // A dead task must not be silent. Shared state behind a panic is guarded by locks that
+        // do not poison; what it left half done is the panicking code's bug either way.
+        let guarded = AssertUnwindSafe(future).catch_unwind();
+        tokio::spawn(self.tracker.track_future(async move {
+            if let Err(panic) = guarded.await {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                error!(task = name, "task panicked: {}", text.unwrap_or("no message"));
             }
-        });
+        }));
     }
 
     /// Resolves once the group was told to stop. Cancel-safe.

@@ -32,7 +32,7 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Nothing was proposed: another node leads. Retry there.
-    #[error("group {group} is led by {}", leader.map_or("nobody".to_owned(), |n| format!("node {n}")))]
+    #[error("group {group} is led by {}", name_of(*.leader))]
     NotLeader {
         /// The group.
         group: GroupId,
@@ -60,6 +60,10 @@ pub enum ProposeError {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+fn name_of(leader: Option<NodeId>) -> String {
+    leader.map_or("nobody".to_owned(), |node| format!("node {node}"))
 }
 
 /// Why a read barrier failed; nothing may be served as linearizable.

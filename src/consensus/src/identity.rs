@@ -38,7 +38,8 @@ pub enum IdentityError {
     },
     /// Written by a newer program.
     #[error(
-        "{path}: data directory has format {found}, this program knows formats up to {FORMAT}; install a newer trine"
+        "{path}: data directory has format {found}, this program knows formats \
+         up to {FORMAT}; install a newer trine"
     )]
     Newer {
         /// The file.
@@ -60,7 +61,8 @@ pub enum IdentityError {
     },
     /// The number of data groups is fixed when the cluster is born.
     #[error(
-        "{path}: the cluster was born with {found} data groups, the configuration says {expected}; set raft.data_groups = {found}"
+        "{path}: the cluster was born with {found} data groups, the configuration says \
+         {expected}; set raft.data_groups = {found}"
     )]
     OtherGroups {
         /// The file.

@@ -183,9 +183,7 @@ impl Admin for NodeAdmin {
         let digests = self.cluster.digests().await.map_err(AdminError::unavailable)?;
         let groups =
             digests.into_iter().map(|(group, (_, crc))| (group, json!(format!("{crc:08x}"))));
-        Ok(
-            json!({"node": self.config.node_id, "groups": groups.collect::<serde_json::Map<_, _>>()}),
-        )
+        Ok(json!({"node": self.config.node_id, "groups": groups.collect::<Value>()}))
     }
 
     async fn topics(&self) -> Answer {

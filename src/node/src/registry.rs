@@ -98,9 +98,14 @@ mod tests {
         let m0 = SoloGroup::new(GroupId::M0, vec![(tags::CLUSTER, registry.machine())]);
         let advertised = Advertised { kafka: ("h".to_owned(), 9092), ..Advertised::default() };
         let keeping = registry.clone().keep(m0, NodeId(2), advertised.clone());
+        let known = async {
+            while registry.get(NodeId(2)).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
         tokio::select! {
             () = keeping => {}
-            () = async { while registry.get(NodeId(2)).is_none() { tokio::task::yield_now().await } } => {}
+            () = known => {}
         }
         assert_eq!(registry.all(), BTreeMap::from([(NodeId(2), advertised)]));
     }

@@ -28,6 +28,8 @@ use crate::facts::Facts;
 use crate::registry::Advertised;
 use crate::services::{Resets, Services, Shared, readers};
 
+/// How long an address may be in use before the node gives up.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for tasks to end after they were told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// The version that Elasticsearch clients are shown; the last under the Apache licence.
@@ -75,9 +77,26 @@ struct Listeners {
     peers: Vec<TcpListener>,
 }
 
+/// Binds an address. One in use is tried again for a moment: a killed predecessor holds its
+/// ports until the last of its threads is gone.
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|e| anyhow!(Refused(format!("{key} = {address} cannot be bound: {e}"))))
+    let until = tokio::time::Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+                if tokio::time::Instant::now() >= until {
+                    let text = format!("{key} = {address} is in use by another process");
+                    return Err(anyhow!(Refused(text)));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(e) => {
+                let text = format!("{key} = {address} cannot be bound: {e}");
+                return Err(anyhow!(Refused(text)));
+            }
+        }
+    }
 }
 
 impl Listeners {

@@ -87,7 +87,8 @@ impl LogService {
         let wanted = u32::try_from(total).unwrap_or(0);
         let not_more = |held: usize| {
             let text = format!(
-                "Topic currently has {held} partitions, which is higher than or equal to the requested {total}."
+                "Topic currently has {held} partitions, which is higher than or equal to \
+                 the requested {total}."
             );
             LogError::InvalidPartitions(text)
         };
@@ -201,7 +202,9 @@ impl LogService {
             }
             n => {
                 let text = format!(
-                    "Unable to replicate the partition {n} time(s): The target replication factor of {n} cannot be reached because only 3 broker(s) are registered."
+                    "Unable to replicate the partition {n} time(s): The target \
+                     replication factor of {n} cannot be reached because only 3 broker(s) are \
+                     registered."
                 );
                 return Err(LogError::InvalidReplicationFactor(text));
             }
@@ -227,11 +230,13 @@ pub fn check_name(name: &str) -> Result<(), LogError> {
         "Topic name is invalid: '.' or '..' is not allowed".to_owned()
     } else if name.len() > MAX_TOPIC_NAME {
         format!(
-            "Topic name is invalid: the length of '{name}' is longer than the max allowed length {MAX_TOPIC_NAME}"
+            "Topic name is invalid: the length of '{name}' is longer than the max \
+             allowed length {MAX_TOPIC_NAME}"
         )
     } else if !name.bytes().all(legal) {
         format!(
-            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+            "Topic name is invalid: '{name}' contains one or more characters \
+             other than ASCII alphanumerics, '.', '_' and '-'"
         )
     } else {
         return Ok(());
