@@ -1,0 +1,376 @@
+//! One simulation from beginning to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base::env::sim_disk::Crash;
+use base::env::{Random, SeededRandom};
+use base::{GroupId, NodeId, TaskGroup};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::disk::LifeDisk;
+use crate::history::{Counts, History, Sending};
+use crate::net::{SimNet, Weather};
+use crate::node::{DATA_GROUPS, Hardware, Life};
+use crate::{faults, list, topic};
+
+/// Time with faults.
+const FAULTS: Duration = Duration::from_secs(25);
+/// Time for a whole network of running nodes to become ready, or to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BOOT_PATIENCE: Duration = Duration::from_secs(60);
+const LIST_CLIENTS: u64 = 3;
+const PRODUCERS: u64 = 4;
+const CONSUMERS: u64 = 2;
+
+/// A simulated cluster and its clients.
+pub struct World {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// The network.
+    pub net: Arc<SimNet>,
+    /// What clients saw.
+    pub history: Mutex<History>,
+    hardware: BTreeMap<NodeId, Hardware>,
+    lives: Mutex<BTreeMap<NodeId, Arc<Life>>>,
+    /// Nodes whose power is about to fail, or has failed.
+    armed: Mutex<BTreeSet<NodeId>>,
+    quiet: AtomicBool,
+    drivers: TaskGroup,
+    trace: Mutex<Vec<String>>,
+    crashes: Mutex<usize>,
+    begun: Instant,
+}
+
+/// What a simulation that found nothing wrong did.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Appends and reads.
+    pub counts: Counts,
+    /// Nodes crashed.
+    pub crashes: usize,
+    /// Pairs of group and term that had a leader.
+    pub terms: usize,
+}
+
+/// Runs the simulation of a seed. The error tells what was wrong and what had happened.
+pub fn run(seed: u64) -> Result<Report, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(2)
+        .build()
+        .map_err(|e| e.to_string())?;
+    let result = runtime.block_on(async {
+        let world = World::new(seed);
+        let result = world.clone().live().await;
+        world.drivers.stop();
+        result.map_err(|what| world.explain(&what))
+    });
+    runtime.shutdown_background();
+    result
+}
+
+impl World {
+    fn new(seed: u64) -> Arc<Self> {
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let hardware = nodes.iter().map(|n| (*n, Hardware::new(*n, seed))).collect();
+        Arc::new(Self {
+            seed,
+            net: SimNet::new(seed, nodes),
+            history: Mutex::default(),
+            hardware,
+            lives: Mutex::default(),
+            armed: Mutex::default(),
+            quiet: AtomicBool::new(false),
+            drivers: TaskGroup::new(),
+            trace: Mutex::default(),
+            crashes: Mutex::default(),
+            begun: Instant::now(),
+        })
+    }
+
+    async fn live(self: Arc<Self>) -> Result<Report, String> {
+        let random = SeededRandom::new(self.seed);
+        for node in self.nodes() {
+            self.start(node).await;
+        }
+        let clients = self.clone().start_clients();
+        let watching = TaskGroup::new();
+        watching.spawn("leaders", self.clone().watch_leaders());
+        faults::run(&self, &random, FAULTS).await;
+        self.mend(&random).await;
+        self.wait_until_ready().await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.quiet.store(true, Ordering::SeqCst);
+        for (name, client) in clients {
+            let ended = tokio::time::timeout(PATIENCE, client).await;
+            let ended = ended.map_err(|_| format!("{name} waits for an answer for ever"))?;
+            ended.map_err(|_| format!("{name} panicked"))?;
+        }
+        self.equal_digests().await?;
+        self.check_replicas().await?;
+        watching.stop();
+        self.reap(&random).await;
+        let lives = self.up();
+        self.crash(&lives, Crash::Process).await;
+        let history = self.history.lock();
+        if let Some(violation) = history.violation() {
+            return Err(violation.to_owned());
+        }
+        let crashes = *self.crashes.lock() - lives.len();
+        Ok(Report { counts: history.counts(), crashes, terms: history.terms() })
+    }
+
+    /// Starts the clients; each ends a while after the world asks for quiet.
+    fn start_clients(self: Arc<Self>) -> Vec<(&'static str, tokio::sync::oneshot::Receiver<()>)> {
+        let mut ends = Vec::new();
+        let mut run = |name, client: futures::future::BoxFuture<'static, ()>| {
+            let (end, ended) = tokio::sync::oneshot::channel();
+            ends.push((name, ended));
+            self.drivers.spawn(name, async move {
+                client.await;
+                // Without a receiver the simulation is over.
+                let _ = end.send(());
+            });
+        };
+        run("topic creation", Box::pin(topic::create(self.clone())));
+        for client in 1..=LIST_CLIENTS {
+            run("list client", Box::pin(list::run_client(self.clone(), client)));
+        }
+        for client in 1..=PRODUCERS {
+            let sending = if client % 2 == 0 { Sending::Plain } else { Sending::Idempotent };
+            let client = 100 + client;
+            run("producer", Box::pin(topic::run_producer(self.clone(), client, sending)));
+        }
+        for client in 1..=CONSUMERS {
+            run("consumer", Box::pin(topic::run_consumer(self.clone(), 200 + client)));
+        }
+        ends
+    }
+
+    async fn watch_leaders(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+            for life in lives {
+                for group in life.cluster.groups().all() {
+                    let now = group.leadership();
+                    if now.ready_here {
+                        self.history.lock().leads(group.id().0, now.term, life.node.0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every node.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.hardware.keys().copied().collect()
+    }
+
+    /// Nodes that run.
+    pub fn up(&self) -> Vec<NodeId> {
+        self.lives.lock().keys().copied().collect()
+    }
+
+    /// Nodes that do not.
+    pub fn down(&self) -> Vec<NodeId> {
+        let up = self.up();
+        self.nodes().into_iter().filter(|n| !up.contains(n)).collect()
+    }
+
+    /// A running node.
+    pub fn life(&self, node: NodeId) -> Option<Arc<Life>> {
+        self.lives.lock().get(&node).cloned()
+    }
+
+    /// Any node, if it runs.
+    pub fn random_life(&self, random: &SeededRandom) -> Option<Arc<Life>> {
+        let nodes = self.nodes();
+        let number = usize::try_from(random.below(nodes.len() as u64)).unwrap_or(0);
+        self.life(*nodes.get(number)?)
+    }
+
+    /// Whether clients should end.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::SeqCst)
+    }
+
+    /// Notes an event for the report of a failure.
+    pub fn note(&self, what: String) {
+        let at = self.begun.elapsed();
+        self.trace.lock().push(format!("{:8.3} s  {what}", at.as_secs_f64()));
+    }
+
+    /// Lets the power of a node fail in the middle of a change of its disk to come.
+    pub fn arm(&self, node: NodeId, steps: u64) {
+        if let Some(hardware) = self.hardware.get(&node) {
+            self.note(format!("node {node} loses power {steps} changes from now"));
+            self.armed.lock().insert(node);
+            hardware.disk.power_off_in(steps);
+        }
+    }
+
+    fn is_armed(&self, node: NodeId) -> bool {
+        self.armed.lock().contains(&node)
+    }
+
+    /// Crashes running nodes, all at the same moment.
+    pub async fn crash(&self, nodes: &[NodeId], how: Crash) {
+        self.note(format!("crash of {nodes:?}: {how:?}"));
+        let mut ended = Vec::new();
+        for node in nodes {
+            let life = self.lives.lock().remove(node);
+            if let Some(life) = life {
+                life.crash(&self.net, how);
+                self.armed.lock().remove(node);
+                ended.push(life);
+            }
+        }
+        *self.crashes.lock() += ended.len();
+        for life in ended {
+            if let Err(what) = life.bury().await {
+                self.history.lock().violate(what);
+            }
+        }
+    }
+
+    /// Starts a node that is down. When its power fails meanwhile it stays down.
+    pub async fn start(&self, node: NodeId) {
+        let Some(hardware) = self.hardware.get(&node) else { return };
+        let (disk, tasks) = (LifeDisk::new(&hardware.disk), TaskGroup::new());
+        let boot = hardware.boot(&self.net, disk.clone(), &self.drivers, tasks.clone());
+        let booted = tokio::time::timeout(BOOT_PATIENCE, boot).await;
+        match booted.unwrap_or_else(|_| Err("it does not start in time".to_owned())) {
+            Ok(life) => {
+                self.note(format!("node {node} runs"));
+                self.lives.lock().insert(node, Arc::new(life));
+            }
+            Err(reason) => {
+                self.note(format!("node {node} does not start: {reason}"));
+                if !self.armed.lock().remove(&node) {
+                    self.history.lock().violate(format!("node {node} does not start: {reason}"));
+                }
+                self.net.detach(node);
+                disk.crash(Crash::TearUnsynced);
+                tasks.stop();
+            }
+        }
+    }
+
+    /// Crashes nodes that gave up because their power failed; others must not give up.
+    pub async fn reap(&self, random: &SeededRandom) {
+        let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+        for life in lives {
+            let Some(reason) = life.cluster.failure().borrow().clone() else { continue };
+            let node = life.node;
+            self.note(format!("node {node} gave up: {reason}"));
+            if !self.is_armed(node) {
+                self.history.lock().violate(format!("node {node} gave up: {reason}"));
+            }
+            let torn = random.below(2) == 0;
+            let how = if torn { Crash::TearUnsynced } else { Crash::LoseUnsynced };
+            self.crash(&[node], how).await;
+        }
+    }
+
+    async fn mend(&self, random: &SeededRandom) {
+        self.note("everything is mended".to_owned());
+        self.net.heal();
+        self.net.set_weather(Weather::CALM);
+        let armed: Vec<NodeId> = self.armed.lock().iter().copied().collect();
+        self.crash(&armed, Crash::TearUnsynced).await;
+        self.reap(random).await;
+        for node in self.down() {
+            self.start(node).await;
+        }
+    }
+
+    async fn wait_until_ready(&self) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        let ready = || self.lives.lock().values().filter(|l| l.cluster.is_ready()).count() == 3;
+        while !ready() {
+            if let Some(violation) = self.history.lock().violation() {
+                return Err(violation.to_owned());
+            }
+            if Instant::now() > until {
+                return Err("the mended cluster does not become ready".to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    async fn equal_digests(&self) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+            let mut seen: BTreeMap<String, BTreeSet<(u64, u32)>> = BTreeMap::new();
+            for life in &lives {
+                let digests = life.cluster.digests().await?;
+                for (group, digest) in digests {
+                    seen.entry(group).or_default().insert(digest);
+                }
+            }
+            for (group, digests) in &seen {
+                let indices: BTreeSet<u64> = digests.iter().map(|d| d.0).collect();
+                if indices.len() < digests.len() {
+                    return Err(format!("group {group} differs between nodes: {digests:?}"));
+                }
+            }
+            if lives.len() == 3 && seen.values().all(|digests| digests.len() == 1) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(format!("nodes do not reach the same index: {seen:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn check_replicas(&self) -> Result<(), String> {
+        let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+        for life in lives {
+            let on = |what: String| format!("node {}: {what}", life.node);
+            for group in (0..DATA_GROUPS).map(GroupId::data) {
+                let found = list::values(&life, group).map_err(on)?;
+                self.history.lock().check(&list::name(group), &found).map_err(on)?;
+            }
+            for partition in 0..topic::PARTITIONS {
+                let found = topic::values(&life, partition).await.map_err(on)?;
+                self.history.lock().check(&topic::name(partition), &found).map_err(on)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn explain(&self, what: &str) -> String {
+        let mut text = format!("seed {}: {}\n", self.seed, shorten(what));
+        for line in self.trace.lock().iter() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{line}");
+        }
+        for life in self.lives.lock().values() {
+            let _ = writeln!(text, "node {}: {:?}", life.node, life.cluster.status());
+        }
+        text
+    }
+}
+
+/// Values are padded; runs of x say nothing.
+fn shorten(text: &str) -> String {
+    let mut short = String::new();
+    let mut run = 0;
+    for c in text.chars() {
+        run = if c == 'x' { run + 1 } else { 0 };
+        if run <= 3 {
+            short.push(c);
+        }
+    }
+    short
+}

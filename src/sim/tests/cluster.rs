@@ -1,0 +1,55 @@
+//! Simulations with fixed and with random seeds.
+//!
+//! `TRINE_SIM_SEED=n` runs one seed, `TRINE_SIM_RUNS=n` so many random ones.
+
+/// Seeds that are always run.
+const FIXED: std::ops::Range<u64> = 0..20;
+/// Seeds that once failed.
+const REGRESSIONS: [u64; 0] = [];
+/// Random seeds of an ordinary run.
+const RANDOM: u64 = 3;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn check(seeds: impl Iterator<Item = u64>) {
+    for seed in seeds {
+        match sim::run(seed) {
+            Ok(report) => {
+                println!("seed {seed}: {report:?}");
+                assert!(report.counts.acked > 50, "seed {seed} hardly did anything: {report:?}");
+            }
+            Err(what) => panic!("{what}\nTRINE_SIM_SEED={seed} runs this again"),
+        }
+    }
+}
+
+/// The fixed seeds, unless one is asked for.
+fn fixed(part: u64) -> Vec<u64> {
+    match (number("TRINE_SIM_SEED"), number("TRINE_SIM_RUNS")) {
+        (None, None) => REGRESSIONS.into_iter().chain(FIXED).filter(|s| s % 2 == part).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn even_seeds() {
+    check(fixed(0).into_iter());
+}
+
+#[test]
+fn odd_seeds() {
+    check(fixed(1).into_iter());
+}
+
+#[test]
+fn random_seeds() {
+    if let Some(seed) = number("TRINE_SIM_SEED") {
+        let runs = number("TRINE_SIM_RUNS").unwrap_or(1);
+        return check(std::iter::repeat_n(seed, usize::try_from(runs).unwrap()));
+    }
+    let runs = number("TRINE_SIM_RUNS").unwrap_or(RANDOM);
+    let random = base::Env::real().random;
+    check((0..runs).map(|_| random.next_u64() >> 1));
+}
