@@ -21,13 +21,13 @@ print(found["hits"]["total"]["value"], es.get(index=index, id="1")["_source"]["s
 """
 
 
-def test_elasticsearch_py_8(cluster, name):
-    es = Elasticsearch(cluster.elastic)
+def test_elasticsearch_py_8(urls, name):
+    es = Elasticsearch(urls)
     es.indices.create(index=name, settings={"number_of_shards": 3}, mappings=KOREAN)
     docs = [{"_index": name, "_id": str(i), "subject": f"회의에서 {i}", "n": i} for i in range(500)]
     done, errors = helpers.bulk(es, docs, refresh=True)
     assert (done, errors) == (500, [])
-    for url in cluster.elastic:
+    for url in urls:
         one = Elasticsearch(url)
         assert one.count(index=name)["count"] == 500
         found = one.search(
@@ -47,8 +47,8 @@ def test_elasticsearch_py_8(cluster, name):
     assert not es.indices.exists(index=name)
 
 
-def test_opensearch_py(cluster, name):
-    client = OpenSearch(cluster.elastic)
+def test_opensearch_py(urls, name):
+    client = OpenSearch(urls)
     assert client.info()["version"]["number"] == "7.10.2"
     client.index(index=name, id="a", body={"t": "hello world"}, refresh=True)
     found = client.search(index=name, body={"query": {"match": {"t": "hello"}}})
@@ -56,8 +56,8 @@ def test_opensearch_py(cluster, name):
     client.indices.delete(index=name)
 
 
-def test_elasticsearch_py_7(cluster, name):
+def test_elasticsearch_py_7(urls, name):
     done = subprocess.run(
-        [python_of("es7"), "-c", SEVEN, json.dumps(cluster.elastic), name],
+        [python_of("es7"), "-c", SEVEN, json.dumps(urls), name],
         capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["1", "seven"], done.stderr

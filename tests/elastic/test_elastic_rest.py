@@ -8,8 +8,8 @@ import requests
 from support.wait import wait_until
 
 
-def test_a_document_is_seen_at_every_node(cluster, name):
-    one, two, three = cluster.elastic
+def test_a_document_is_seen_at_every_node(urls, name):
+    one, two, three = urls
     assert requests.put(f"{one}/{name}").json()["shards_acknowledged"] is True
     put = requests.put(f"{two}/{name}/_doc/a%2Fb?refresh=wait_for", json={"x": "y"})
     assert put.status_code == 201 and put.json()["_id"] == "a/b"
@@ -21,8 +21,8 @@ def test_a_document_is_seen_at_every_node(cluster, name):
     assert requests.head(f"{one}/{name}").status_code == 404
 
 
-def test_cat_tables_are_aligned(cluster, name):
-    url = cluster.elastic[0]
+def test_cat_tables_are_aligned(urls, name):
+    url = urls[0]
     requests.put(f"{url}/{name}", json={"settings": {"number_of_replicas": 2}})
     table = requests.get(f"{url}/_cat/indices/{name}?v").text.splitlines()
     assert table[0].split() == [
@@ -39,8 +39,8 @@ def test_cat_tables_are_aligned(cluster, name):
     assert len(nodes) == 3 and sum(line.startswith("*") for line in nodes) == 1
 
 
-def test_errors_are_those_of_elasticsearch(cluster, name):
-    url = cluster.elastic[0]
+def test_errors_are_those_of_elasticsearch(urls, name):
+    url = urls[0]
     missing = requests.get(f"{url}/{name}/_search")
     assert missing.status_code == 404
     assert missing.json()["error"]["reason"] == f"no such index [{name}]"
@@ -53,8 +53,8 @@ def test_errors_are_those_of_elasticsearch(cluster, name):
     assert requests.get(url).headers["X-elastic-product"] == "Elasticsearch"
 
 
-def test_gzip_both_ways(cluster, name):
-    url = cluster.elastic[0]
+def test_gzip_both_ways(urls, name):
+    url = urls[0]
     lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (i, i) for i in range(100))
     done = requests.post(f"{url}/{name}/_bulk", data=gzip.compress(lines), headers={
         "content-type": "application/x-ndjson", "content-encoding": "gzip"})
@@ -63,8 +63,8 @@ def test_gzip_both_ways(cluster, name):
     assert re.match(r'\{"took":\d+,"errors":false,"items":\[', done.text)
 
 
-def test_garbage_leaves_the_node_alive(cluster):
-    url = cluster.elastic[0]
+def test_garbage_leaves_the_node_alive(urls):
+    url = urls[0]
     host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
     for junk in (b"\0" * 100, b"GET / HTTP/9.9\r\n\r\n", b"POST /a/_bulk HTTP/1.1\r\n"
                  b"content-length: 99999999999\r\n\r\n", b"GET /%ff%fe HTTP/1.1\r\n\r\n"):
@@ -82,7 +82,7 @@ def test_garbage_leaves_the_node_alive(cluster):
 
 def test_acknowledged_documents_survive_a_killed_node(own_cluster, name):
     cluster = own_cluster()
-    url = cluster.elastic[1]
+    first, url = [f"http://{address}" for address in cluster.elastic[:2]]
     requests.put(f"{url}/{name}", json={"settings": {"number_of_shards": 3}})
     acknowledged = []
     for i in range(150):
@@ -96,7 +96,6 @@ def test_acknowledged_documents_survive_a_killed_node(own_cluster, name):
     assert table.status_code == 200
     cluster.node(1).start()
     cluster.wait_ready()
-    first = cluster.elastic[0]
     for url in (first, url):
         def all_there(url=url):
             requests.post(f"{url}/{name}/_refresh")
