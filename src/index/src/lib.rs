@@ -3,7 +3,7 @@
 //! The catalog (names, settings, mappings, aliases) is the state machine of `m0`
 //! ([`shared::IndexShared::machine_m0`]); shards are state machines of the data groups
 //! ([`shared::IndexShared::machine_data`]). The node that leads a shard's data group evaluates
-//! writes (`writer`, [`write`]) and replicates the outcome; applying it appends to the shard's
+//! writes (`writer`, [`mod@write`]) and replicates the outcome; applying it appends to the shard's
 //! translog ([`translog`]), from which every node feeds its own Tantivy index (`feeder`). Any
 //! node takes any request ([`service::IndexService`]) and forwards writes to the leader.
 //!

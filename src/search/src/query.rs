@@ -1,7 +1,7 @@
 //! Elasticsearch's query DSL.
 //!
 //! [`parse`](Query::parse) turns JSON into a typed tree and refuses what Elasticsearch refuses,
-//! with its texts; [`compile`] turns the tree into a Tantivy query against one snapshot. Queries
+//! with its texts; [`compile()`] turns the tree into a Tantivy query against one snapshot. Queries
 //! that Elasticsearch knows and this server does not are errors that say so.
 
 mod columns;

@@ -1,7 +1,7 @@
 //! One search, phase by phase.
 //!
 //! The coordinating node parses a [`SearchRequest`], sends it to one copy of each shard, which
-//! answers [`execute_query_phase`] with a [`ShardTop`]; it [`merge`]s them, asks the shards that
+//! answers [`execute_query_phase`] with a [`ShardTop`]; it [`merge()`]s them, asks the shards that
 //! own the winners for [`fetch_phase`], and [`render`]s. Requests, tops and aggregation states are
 //! serde types. A shard keeps its searcher between phases in [`Snapshots`].
 
