@@ -612,6 +612,9 @@ fn raft_config(options: &ClusterOptions, group: GroupId) -> Result<Config, Start
         purge_batch_size: 1,
         install_snapshot_timeout: 3_600_000,
         enable_pre_vote: Some(true),
+        // A leader may lose entries that it never synced and that the two others have committed.
+        // Were it to go on in its old term, it would give their log ids to other entries.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     let valid = config.validate();

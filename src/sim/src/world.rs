@@ -9,6 +9,7 @@ use std::time::Duration;
 use base::env::sim_disk::Crash;
 use base::env::{Random, SeededRandom};
 use base::{GroupId, NodeId, TaskGroup};
+use consensus::tags;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -112,8 +113,9 @@ impl World {
             let ended = ended.map_err(|_| format!("{name} waits for an answer for ever"))?;
             ended.map_err(|_| format!("{name} panicked"))?;
         }
-        self.equal_digests().await?;
+        let equal = self.equal_digests().await;
         self.check_replicas().await?;
+        equal?;
         watching.stop();
         self.reap(&random).await;
         let lives = self.up();
@@ -320,7 +322,8 @@ impl World {
             for (group, digests) in &seen {
                 let indices: BTreeSet<u64> = digests.iter().map(|d| d.0).collect();
                 if indices.len() < digests.len() {
-                    return Err(format!("group {group} differs between nodes: {digests:?}"));
+                    let rows = differing_rows(&lives);
+                    return Err(format!("group {group} differs: {digests:?}, {rows}"));
                 }
             }
             if lives.len() == 3 && seen.values().all(|digests| digests.len() == 1) {
@@ -360,6 +363,28 @@ impl World {
         }
         text
     }
+}
+
+/// The first row in each data group that is not the same on all nodes.
+fn differing_rows(lives: &[Arc<Life>]) -> String {
+    let mut text = String::new();
+    for (group, tag) in [(0, tags::LOG), (0, list::TAG), (1, tags::LOG), (1, list::TAG)] {
+        let group = GroupId::data(group);
+        let rows: Vec<Vec<_>> = lives
+            .iter()
+            .map(|l| l.cluster.reader(group, tag).scan(b"", None, usize::MAX).unwrap_or_default())
+            .collect();
+        let most = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let differs =
+            |n: &usize| rows.iter().any(|of| of.get(*n) != rows.first().and_then(|o| o.get(*n)));
+        if let Some(n) = (0..most).find(differs) {
+            for (life, of) in lives.iter().zip(&rows) {
+                let _ =
+                    writeln!(text, "{group} tag {tag} row {n} on {}: {:?}", life.node, of.get(n));
+            }
+        }
+    }
+    text
 }
 
 /// Values are padded; runs of x say nothing.
