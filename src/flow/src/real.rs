@@ -1,7 +1,6 @@
 //! The ports over the real services.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use blocks::{BlockError, BlockService, Caller, FsErrorKind};
@@ -14,7 +13,6 @@ use index::IndexService;
 use index::admin::CreateSpec;
 use index::command::MarkChange;
 use index::docs::MarkedError;
-use index::error::EsError;
 use index::model::IndexMeta;
 use index::write::{WriteKind, WriteOp};
 use log::batch::{self, BatchHeader};
@@ -30,8 +28,6 @@ use crate::spec::index_mapping;
 
 /// Rows of the ledger read at once.
 const LEDGER_PAGE: usize = 1_000;
-/// Tries of a single document that was refused for a passing reason.
-const DOC_TRIES: u32 = 20;
 
 /// The log of this node.
 pub(crate) struct RealLog(pub(crate) LogService);
@@ -266,25 +262,6 @@ impl RealIndex {
     fn meta(&self, index: &str) -> Option<Arc<IndexMeta>> {
         self.0.catalog().indices.get(index).cloned()
     }
-
-    /// A document that was refused for a passing reason after its mark had moved: written on
-    /// its own, before anything behind it.
-    async fn write_alone(&self, index: &str, doc: IndexDoc, first: EsError) -> Result<(), String> {
-        let mut error = first;
-        let mut pause = Duration::from_millis(100);
-        for _ in 0..DOC_TRIES {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-            let Some(meta) = self.meta(index) else { break };
-            match self.0.write(&meta, vec![op(doc.clone())]).await.pop() {
-                Some((_, Ok(_))) => return Ok(()),
-                Some((_, Err(e))) if passing(&e) => error = e,
-                Some((_, Err(e))) => return Err(e.to_string()),
-                None => break,
-            }
-        }
-        Err(error.to_string())
-    }
 }
 
 fn op(doc: IndexDoc) -> WriteOp {
@@ -296,11 +273,6 @@ fn op(doc: IndexDoc) -> WriteOp {
         version: None,
         if_seq_no: None,
     }
-}
-
-/// Whether an error goes away by itself.
-fn passing(error: &EsError) -> bool {
-    error.status == 429 || error.status >= 500
 }
 
 #[async_trait]
@@ -323,7 +295,7 @@ impl IndexPort for RealIndex {
         match self.0.create(index, spec).await {
             Ok(_) => Ok(()),
             Err(e) if e.kind == "resource_already_exists_exception" => Ok(()),
-            Err(e) if passing(&e) => Err(FlowError::Unavailable(format!("index: {e}"))),
+            Err(e) if e.passes() => Err(FlowError::Unavailable(format!("index: {e}"))),
             Err(e) => Err(FlowError::Invalid(format!("index: {e}"))),
         }
     }
@@ -367,20 +339,13 @@ impl IndexPort for RealIndex {
             expected: mark.expected,
             new: mark.new,
         };
-        let ops = docs.iter().cloned().map(op).collect();
-        let results = match self.0.apply_marked(&meta, shard, change, ops).await {
-            Ok(results) => results,
-            Err(MarkedError::Mismatch { found }) => return Err(MarkFailure::Mismatch(found)),
-            Err(MarkedError::Failed(e)) => return Err(MarkFailure::Retry(e.to_string())),
-        };
-        let mut out = Vec::with_capacity(results.len());
-        for (doc, result) in docs.into_iter().zip(results) {
-            out.push(match result {
-                Ok(_) => Ok(()),
-                Err(e) if passing(&e) => self.write_alone(index, doc, e).await,
-                Err(e) => Err(e.to_string()),
-            });
+        let ops = docs.into_iter().map(op).collect();
+        match self.0.apply_marked(&meta, shard, change, ops).await {
+            Ok(results) => {
+                Ok(results.into_iter().map(|result| result.map_err(|e| e.to_string())).collect())
+            }
+            Err(MarkedError::Mismatch { found }) => Err(MarkFailure::Mismatch(found)),
+            Err(MarkedError::Failed(e)) => Err(MarkFailure::Retry(e.to_string())),
         }
-        Ok(out)
     }
 }

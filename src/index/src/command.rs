@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! 3 | shard: 16 bytes, u16 | term: u64 | base_seq_no: u64 | mapping_version: u64
-//!   | mark: option(pipeline: blob, partition: u32, expected: option(u64), new: u64) | count: u32 | op*
+//!   | mark: option(pipeline: blob, partition: u32, expected: option(u64), new: u64)
+//!   | count: u32 | op*
 //! op: kind: u8 | version: u64 | id: blob | routing: option(blob) | source: blob
 //! ```
 //!

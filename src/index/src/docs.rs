@@ -49,7 +49,7 @@ pub enum MarkedError {
         /// The mark that is there.
         found: Option<u64>,
     },
-    /// Anything else; the outcome may be unknown.
+    /// Anything else. The outcome may be unknown; the same call may be made again.
     Failed(EsError),
 }
 
@@ -151,6 +151,7 @@ impl IndexService {
                 Some(WriteReply::MarkMismatch(found)) => {
                     return Err(MarkedError::Mismatch { found });
                 }
+                Some(WriteReply::Failed(error)) => return Err(MarkedError::Failed(error)),
                 Some(WriteReply::DiskReserve) => return Err(MarkedError::Failed(disk_reserve())),
                 Some(WriteReply::NoShard) if self.is_gone(meta).await => {
                     return Err(MarkedError::Failed(EsError::no_index(meta.name())));
@@ -226,28 +227,39 @@ impl IndexService {
 
     /// Writes documents of one pipeline with its mark, to one shard: all of them and the mark,
     /// or nothing. `docs` are those whose shard is `number`; none moves the mark only.
+    ///
+    /// The inner errors are those of documents refused for good, which the mark passes over. A
+    /// reason that passes fails the whole call and leaves the mark where it was. A mark that is
+    /// at `mark.new` already is success: an earlier try whose answer was lost has moved it.
     pub async fn apply_marked(
         &self,
         meta: &Arc<IndexMeta>,
         number: u16,
         mark: MarkChange,
         docs: Vec<WriteOp>,
-    ) -> Result<Vec<Result<WriteResult, EsError>>, MarkedError> {
+    ) -> Result<Vec<Result<(), EsError>>, MarkedError> {
         let (meta, checked) = self.check_mapping(meta, &docs).await;
-        let checked: Vec<_> = checked
+        let mut results: Vec<_> = checked
             .into_iter()
             .zip(&docs)
             .map(|(checked, op)| checked.and_then(|()| check_limits(op)))
             .collect();
-        let good = docs.into_iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
+        if let Some(error) = first_passing(&results) {
+            return Err(MarkedError::Failed(error));
+        }
+        let good = docs.into_iter().zip(&results).filter(|(_, checked)| checked.is_ok());
         let good: Vec<WriteOp> = good.map(|(op, _)| op).collect();
-        let mut written = self.send(&meta, number, good, Some(mark)).await?.into_iter();
-        let lost = || Err(EsError::internal("a write got no result"));
-        let all = checked.into_iter().map(|checked| match checked {
-            Ok(()) => written.next().unwrap_or_else(lost),
-            Err(error) => Err(error),
-        });
-        Ok(all.collect())
+        let new = mark.new;
+        let mut written = match self.send(&meta, number, good, Some(mark)).await {
+            Ok(written) => written.into_iter(),
+            Err(MarkedError::Mismatch { found }) if found == Some(new) => return Ok(results),
+            Err(error) => return Err(error),
+        };
+        for result in results.iter_mut().filter(|result| result.is_ok()) {
+            let lost = || Err(EsError::internal("a write got no result"));
+            *result = written.next().unwrap_or_else(lost).map(drop);
+        }
+        Ok(results)
     }
 
     /// Marks of a pipeline in every shard of an index, with everything acknowledged before the
@@ -375,10 +387,11 @@ impl IndexService {
         };
         // This node's copy is being built: another one answers.
         for (node, alive) in self.nodes() {
-            if node != self.me() && alive {
-                if let Some(states) = self.get_there(node, shard, &ids).await {
-                    return Ok(states);
-                }
+            if node != self.me()
+                && alive
+                && let Some(states) = self.get_there(node, shard, &ids).await
+            {
+                return Ok(states);
             }
         }
         Err(error)
@@ -463,6 +476,10 @@ fn timed_out(write: &ShardWrite) -> EsError {
         write.shard.number,
         write.ops.len()
     ))
+}
+
+fn first_passing(results: &[Result<(), EsError>]) -> Option<EsError> {
+    results.iter().find_map(|result| result.as_ref().err().filter(|e| e.passes()).cloned())
 }
 
 fn check_limits(op: &WriteOp) -> Result<(), EsError> {

@@ -94,6 +94,11 @@ impl EsError {
         Self::new(500, "exception", reason)
     }
 
+    /// Whether it goes away by itself, so that the same request may succeed later.
+    pub fn passes(&self) -> bool {
+        self.status == 429 || self.status >= 500
+    }
+
     /// The object inside `error` or an item of a bulk answer.
     pub fn body(&self) -> Map<String, Value> {
         let mut map = Map::new();

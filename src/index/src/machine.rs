@@ -112,6 +112,8 @@ impl ShardsMachine {
             };
             // Proposers send what they encoded; anything else is damage.
             let ops = frame.read_ops().map_err(|e| Fatal(e.to_string()))?;
+            // The same on every node and after every restart: the length is in the checkpoint,
+            // and none falls between roll and append.
             if copy.stream.active_len() >= TRANSLOG_SEGMENT_BYTES {
                 copy.stream.roll();
             }

@@ -177,7 +177,8 @@ pub fn validate_update(settings: &Settings, index: &str, uuid: &str) -> Result<(
                 format!("final {index} setting [{name}], not updateable")
             } else {
                 format!(
-                    "Can't update non dynamic settings [[{name}]] for open indices [[{index}/{uuid}]]"
+                    "Can't update non dynamic settings [[{name}]] for open indices \
+                     [[{index}/{uuid}]]"
                 )
             };
             return Err(EsError::illegal(text));

@@ -49,6 +49,8 @@ pub(crate) enum WriteReply {
     Unknown,
     /// Nothing was written: the pipeline's mark is another one.
     MarkMismatch(Option<u64>),
+    /// Nothing was written, nor was the mark moved. Only for writes with a mark.
+    Failed(EsError),
 }
 
 /// One command's worth of evaluated operations.
@@ -145,6 +147,11 @@ async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Ba
             taken.into_iter().for_each(|batch| answer(batch, reply.clone()));
             return;
         }
+        // A mark says that its documents were written or refused for good.
+        if let Some(error) = staged.passing_error() {
+            taken.into_iter().for_each(|batch| answer(batch, WriteReply::Failed(error.clone())));
+            return;
+        }
     }
     if staged.count == 0 && mark.is_none() {
         finish(taken, staged, base_seq_no, 0);
@@ -188,6 +195,14 @@ fn stage(copy: &ShardCopy, batches: &[Batch], base_seq_no: u64) -> Staged {
 }
 
 impl Staged {
+    fn passing_error(&self) -> Option<EsError> {
+        let slots = self.results.iter().flatten();
+        slots.into_iter().find_map(|slot| match slot {
+            Slot::Error(error) if error.passes() => Some(error.clone()),
+            _ => None,
+        })
+    }
+
     fn stage_one(
         &mut self,
         copy: &ShardCopy,
@@ -254,7 +269,8 @@ async fn propose(
             // Evaluated against numbers that have moved on: evaluate again.
             Ok(OpsReply::Stale) => taken.into_iter().rev().for_each(|b| waiting.push_front(b)),
             Err(error) => {
-                tracing::error!(shard = ?copy.id, "a group answered what nobody understands: {error}");
+                let shard = copy.id;
+                tracing::error!(?shard, "a group answered what nobody understands: {error}");
                 all(taken, WriteReply::Unknown);
             }
         },
@@ -264,6 +280,10 @@ async fn propose(
         Err(ProposeError::TooLarge { bytes, limit }) => {
             let error = EsError::illegal(format!("{bytes} bytes of operations exceed {limit}"));
             for batch in taken {
+                if batch.mark.is_some() {
+                    answer(batch, WriteReply::Failed(error.clone()));
+                    continue;
+                }
                 let results = batch.ops.iter().map(|_| Err(error.clone())).collect();
                 answer(batch, WriteReply::Done(results));
             }

@@ -59,9 +59,12 @@ fn terms() {
 
 #[test]
 fn date_histograms() {
-    let bucket = |day: &str, key: i64, count: u64| json!({"key_as_string": day, "key": key, "doc_count": count});
+    fn bucket(day: &str, key: i64, count: u64) -> Value {
+        json!({"key_as_string": day, "key": key, "doc_count": count})
+    }
     check(
-        json!({"date_histogram": {"field": "d", "calendar_interval": "day", "format": "yyyy-MM-dd"}}),
+        json!({"date_histogram": {"field": "d", "calendar_interval": "day",
+            "format": "yyyy-MM-dd"}}),
         json!({"buckets": [
             bucket("2024-01-01", 1_704_067_200_000, 1),
             bucket("2024-01-02", 1_704_153_600_000, 1),
@@ -80,7 +83,8 @@ fn date_histograms() {
             "format": "yyyy-MM", "extended_bounds": {"min": "2023-12", "max": "2024-01"}}}),
         json!({"buckets": {
             "2023-12": {"key_as_string": "2023-12", "key": 1_701_388_800_000_i64, "doc_count": 0},
-            "2024-01": {"key_as_string": "2024-01", "key": 1_704_067_200_000_i64, "doc_count": 3}}}),
+            "2024-01": {"key_as_string": "2024-01", "key": 1_704_067_200_000_i64,
+                "doc_count": 3}}}),
     );
 }
 
