@@ -4,10 +4,11 @@
 //! at one request at a time; only produce requests overlap with each other, so that a pipelining
 //! producer does not wait a commit for each. They are started in order.
 //!
-//! What a client can make the node hold: the bytes of requests come out of one budget for all
-//! connections, taken while they arrive and given back with the response; a request must arrive
-//! at a minimal rate; a response must be taken in time. Bytes that are no request close the
-//! connection, as in Kafka.
+//! What a client can make the node hold: the bytes of requests come out of budgets for all
+//! connections, one for small requests and one for large ones, taken while they arrive and given
+//! back with the response; a request must arrive at a minimal rate and without long pauses;
+//! records read for a client count until it has taken them (see [`crate::outgoing`]); a response
+//! must be taken in time. Bytes that are no request close the connection, as in Kafka.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -32,6 +33,7 @@ use crate::limits::{
     DRAIN_TIMEOUT, IDLE_TIMEOUT, MAX_IN_FLIGHT_REQUESTS, MIN_BYTES_PER_SECOND, STALL_TIMEOUT,
     WRITE_TIMEOUT,
 };
+use crate::outgoing::Held;
 
 /// Memory is taken from the budget in steps of this many bytes.
 const STEP: usize = 256 * KIB;
@@ -124,9 +126,8 @@ async fn read_frame(
     let bytes = bytes.ok_or(End::Size(size))?;
     let rate = u64::try_from(bytes / MIN_BYTES_PER_SECOND).unwrap_or(u64::MAX);
     let patience = STALL_TIMEOUT + Duration::from_secs(rate);
-    timeout(patience, fill_frame(&shared.memory, reader, kept, bytes))
-        .await
-        .map_err(|_| End::Slow)?
+    let budget = shared.memory.budget_of(bytes);
+    timeout(patience, fill_frame(budget, reader, kept, bytes)).await.map_err(|_| End::Slow)?
 }
 
 async fn fill_frame(
@@ -162,8 +163,8 @@ async fn fill(
     while kept.len() < bytes {
         let missing = bytes - kept.len();
         kept.reserve(missing);
-        let got =
-            (&mut *reader).take(u64::try_from(missing).unwrap_or(u64::MAX)).read_buf(kept).await?;
+        let mut rest = (&mut *reader).take(u64::try_from(missing).unwrap_or(u64::MAX));
+        let got = timeout(STALL_TIMEOUT, rest.read_buf(kept)).await.map_err(|_| End::Slow)??;
         if got == 0 {
             return Err(End::Closed);
         }
@@ -171,8 +172,14 @@ async fn fill(
     Ok(())
 }
 
+/// A response, and the part of the budget that its records take.
+struct Reply {
+    chunks: Vec<Bytes>,
+    held: Option<Held>,
+}
+
 /// What a handler makes of a request.
-type Answer = Result<Option<Vec<Bytes>>, End>;
+type Answer = Result<Option<Reply>, End>;
 type Work<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 enum Slot<'a> {
@@ -232,8 +239,9 @@ async fn answer(
         tokio::select! {
             biased;
             answer = std::future::poll_fn(|cx| under_way.poll_oldest(cx)) => {
-                if let Some(chunks) = answer? {
+                if let Some(Reply { chunks, held }) = answer? {
                     write(&mut writer, chunks).await?;
+                    drop(held);
                 }
             }
             frame = frames.recv(), if open && room => match frame {
@@ -256,7 +264,8 @@ fn begin(
         Err(CodecError::UnsupportedVersion { api_key: 18, correlation_id, .. }) => {
             let body = handlers::cluster::unsupported_api_versions();
             let chunks = codec::encode_response(correlation_id, 0, &body)?;
-            return Ok((Box::pin(async move { Ok(Some(chunks)) }), false));
+            let reply = Reply { chunks, held: None };
+            return Ok((Box::pin(async move { Ok(Some(reply)) }), false));
         }
         Err(error) => return Err(error.into()),
     };
@@ -265,10 +274,14 @@ fn begin(
     let shared = shared.clone();
     let work = async move {
         let (version, correlation_id) = (request.version, request.correlation_id);
-        let body = handlers::handle(&shared, request, peer).await;
+        let mut held = None;
+        let body = handlers::handle(&shared, request, peer, &mut held).await;
         let answer = match body {
             Some(_) if silent => Err(End::Unacknowledged),
-            Some(body) => Ok(Some(codec::encode_response(correlation_id, version, &body)?)),
+            Some(body) => {
+                let chunks = codec::encode_response(correlation_id, version, &body)?;
+                Ok(Some(Reply { chunks, held }))
+            }
             None => Ok(None),
         };
         drop(permit);
@@ -289,6 +302,7 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::Memory;
 
     async fn frame_of(chunks: &[&[u8]], bytes: usize) -> Result<(Bytes, usize), End> {
         let memory = Arc::new(Semaphore::new(10 * MIB));
@@ -308,6 +322,27 @@ mod tests {
         let body = vec![7; 3 * MIB];
         let (bytes, held) = frame_of(&[&body], body.len()).await.unwrap();
         assert_eq!((bytes.len(), held), (body.len(), body.len()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_stalls_ends_the_connection() {
+        let memory = Arc::new(Semaphore::new(200 * MIB));
+        let (mut client, mut server) = tokio::io::duplex(KIB);
+        client.write_all(b"a beginning").await.unwrap();
+        let mut kept = BytesMut::new();
+        let end = fill_frame(&memory, &mut server, &mut kept, 100 * MIB).await;
+        assert!(matches!(end, Err(End::Slow)));
+        assert_eq!(memory.available_permits(), 200 * MIB);
+    }
+
+    #[test]
+    fn large_requests_leave_room_for_small_ones() {
+        let memory = Memory::new(100 * MIB);
+        let large = memory.budget_of(2 * MIB).clone();
+        let all = u32::try_from(large.available_permits()).unwrap();
+        let held = large.try_acquire_many(all).unwrap();
+        assert!(memory.budget_of(KIB).available_permits() >= 20 * MIB);
+        drop(held);
     }
 
     #[tokio::test]

@@ -14,7 +14,11 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::connection;
-use crate::limits::{ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_REQUEST_BYTES};
+use crate::limits::{
+    ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_OUTGOING_BYTES, MAX_REQUEST_BYTES,
+    MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES, SMALL_REQUEST_SHARE,
+};
+use crate::outgoing::Outgoing;
 
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
@@ -70,7 +74,30 @@ pub struct Backend {
 pub(crate) struct Shared {
     pub(crate) config: KafkaConfig,
     pub(crate) backend: Backend,
-    pub(crate) memory: Arc<Semaphore>,
+    pub(crate) memory: Memory,
+    /// Records on their way to clients.
+    pub(crate) outgoing: Arc<Outgoing>,
+    /// Looks for an offset by time that may begin.
+    pub(crate) time_searches: Semaphore,
+}
+
+/// Bytes of requests that may still be taken in.
+pub(crate) struct Memory {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Memory {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let small = bytes / SMALL_REQUEST_SHARE;
+        let large = Arc::new(Semaphore::new(bytes - small));
+        Self { small: Arc::new(Semaphore::new(small)), large }
+    }
+
+    /// The budget of a request of so many bytes.
+    pub(crate) fn budget_of(&self, bytes: usize) -> &Arc<Semaphore> {
+        if bytes <= SMALL_REQUEST_BYTES { &self.small } else { &self.large }
+    }
 }
 
 impl Shared {
@@ -119,9 +146,11 @@ impl KafkaGateway {
         _env: Env,
     ) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
-        let memory = Arc::new(Semaphore::new(config.max_buffered_bytes));
+        let memory = Memory::new(config.max_buffered_bytes);
+        let outgoing = Outgoing::new(MAX_OUTGOING_BYTES);
+        let time_searches = Semaphore::new(MAX_TIME_SEARCHES);
         let places = Arc::new(Semaphore::new(config.max_connections));
-        let shared = Arc::new(Shared { config, backend, memory });
+        let shared = Arc::new(Shared { config, backend, memory, outgoing, time_searches });
         tasks.spawn("kafka-accept", accept(listener, shared, places, tasks.clone()));
         info!(%address, "kafka port open");
         Ok(address)

@@ -7,5 +7,6 @@ pub mod errors;
 mod gateway;
 mod handlers;
 pub mod limits;
+mod outgoing;
 
 pub use gateway::{Backend, KafkaConfig, KafkaGateway};

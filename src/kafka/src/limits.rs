@@ -19,13 +19,24 @@ pub const MAX_IN_FLIGHT_REQUESTS: usize = 64;
 /// Request bytes that all connections together hold; a further request waits in its socket.
 pub const MAX_BUFFERED_BYTES: usize = 256 * MIB;
 
+/// A request up to this size is small. Small requests have a budget of their own, so that large
+/// ones which are slow to arrive do not keep out the heartbeats and fetches of others.
+pub const SMALL_REQUEST_BYTES: usize = MIB;
+
+/// The part of the bytes held for requests that only small ones take: one in so many.
+pub const SMALL_REQUEST_SHARE: usize = 4;
+
+/// Looks for an offset by time that go on at once; more wait. Each may decompress a batch.
+pub const MAX_TIME_SEARCHES: usize = 2;
+
 /// Connections served at once; a further one is closed.
 pub const MAX_CONNECTIONS: usize = 4096;
 
 /// A connection without a request for so long is closed (`connections.max.idle.ms`).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Once a request has begun, its first bytes may take so long (see [`MIN_BYTES_PER_SECOND`]).
+/// Once a request has begun, its first bytes may take so long (see [`MIN_BYTES_PER_SECOND`]), and
+/// so long may pass without any further byte.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that takes no bytes of its response for so long is cut off.
@@ -39,6 +50,15 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Records of one fetch response (`fetch.max.bytes`).
 pub const MAX_FETCH_BYTES: usize = 55 * MIB;
+
+/// Records held for the responses of all connections, when clients do not take them.
+pub const MAX_OUTGOING_BYTES: usize = 256 * MIB;
+
+/// One response takes at most this part of what is left of [`MAX_OUTGOING_BYTES`]: one in so many.
+pub const FETCH_SHARE: usize = 8;
+
+/// A response may have so many bytes of records even when nothing is left.
+pub const MIN_FETCH_BYTES: usize = 64 * KIB;
 
 /// Longest wait of a fetch, whatever the client asks for.
 pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);

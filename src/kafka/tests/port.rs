@@ -1,5 +1,7 @@
 //! The port as a client sees it: bytes over a socket.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod solo;
 
 use std::time::Duration;

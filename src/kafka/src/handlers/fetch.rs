@@ -17,6 +17,7 @@ use crate::codec::messages::{
 use crate::errors;
 use crate::gateway::Shared;
 use crate::limits::{MAX_FETCH_BYTES, MAX_FETCH_WAIT};
+use crate::outgoing::Held;
 
 /// Fetch 13 names topics by id.
 const BY_ID: i16 = 13;
@@ -29,11 +30,13 @@ struct Found {
     urgent: bool,
 }
 
-/// Reads records, waiting for `min_bytes` of them at most `max_wait_ms`.
+/// Reads records, waiting for `min_bytes` of them at most `max_wait_ms`. What they take of the
+/// budget is left in `held`.
 pub(crate) async fn fetch(
     shared: &Arc<Shared>,
     request: FetchRequest,
     version: i16,
+    held: &mut Option<Held>,
 ) -> FetchResponse {
     if request.session_id != 0 && request.session_epoch > 0 {
         let error_code = errors::FETCH_SESSION_ID_NOT_FOUND;
@@ -42,9 +45,16 @@ pub(crate) async fn fetch(
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = after(max_wait.min(MAX_FETCH_WAIT));
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
     loop {
-        let found = look(shared, &request, version).await;
-        let enough = found.urgent || found.bytes >= min_bytes || request.topics.is_empty();
+        *held = None;
+        let part = held.insert(shared.outgoing.reserve(max_bytes));
+        let room = part.bytes();
+        let found = look(shared, &request, version, room).await;
+        part.set(found.bytes);
+        // Whole batches rarely fill the room: half of it is enough, whatever the client wants.
+        let wanted = min_bytes.min((room / 2).max(1));
+        let enough = found.urgent || found.bytes >= wanted || request.topics.is_empty();
         if enough || deadline <= after(Duration::ZERO) {
             return respond(shared, found);
         }
@@ -82,8 +92,12 @@ async fn wait(
     shared.backend.log.wait_for_data(&wants, left).await;
 }
 
-async fn look(shared: &Arc<Shared>, request: &FetchRequest, version: i16) -> Found {
-    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
+async fn look(
+    shared: &Arc<Shared>,
+    request: &FetchRequest,
+    version: i16,
+    max_bytes: usize,
+) -> Found {
     let mut found = Found { topics: Vec::new(), bytes: 0, urgent: false };
     for topic in &request.topics {
         let mut partitions = Vec::new();

@@ -13,18 +13,20 @@ use std::sync::Arc;
 
 use crate::codec::{Request, RequestBody, ResponseBody};
 use crate::gateway::Shared;
+use crate::outgoing::Held;
 
 /// Answers a request. `None` when the client wants no answer.
 pub(crate) async fn handle(
     shared: &Arc<Shared>,
     request: Request,
     peer: SocketAddr,
+    held: &mut Option<Held>,
 ) -> Option<ResponseBody> {
     let version = request.version;
     let client_id = request.client_id.unwrap_or_default();
     Some(match request.body {
         RequestBody::Produce(body) => return produce::produce(shared, body).await.map(Into::into),
-        RequestBody::Fetch(body) => fetch::fetch(shared, body, version).await.into(),
+        RequestBody::Fetch(body) => fetch::fetch(shared, body, version, held).await.into(),
         RequestBody::ListOffsets(body) => offsets::list(shared, body).await.into(),
         RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
         RequestBody::DeleteRecords(body) => offsets::delete_records(shared, body).await.into(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use log::{LogError, OffsetQuery, TopicRef};
+use tokio::sync::SemaphorePermit;
 
 use crate::codec::messages::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
@@ -25,6 +26,18 @@ fn query(timestamp: i64) -> Option<OffsetQuery> {
     }
 }
 
+/// Waits until a search that may decompress batches can begin: what a batch says is small, what
+/// it unfolds to is not, and many clients may look at once.
+async fn turn(shared: &Shared, query: OffsetQuery) -> Option<SemaphorePermit<'_>> {
+    match query {
+        OffsetQuery::Earliest | OffsetQuery::Latest => None,
+        // The semaphore is never closed.
+        OffsetQuery::Time(_) | OffsetQuery::MaxTimestamp => {
+            shared.time_searches.acquire().await.ok()
+        }
+    }
+}
+
 /// Finds offsets by time.
 pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let log = &shared.backend.log;
@@ -40,6 +53,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
             match query(part.timestamp) {
                 Some(query) => {
                     let name = TopicRef::Name(&topic.name);
+                    let _turn = turn(shared, query).await;
                     match log.list_offset(name, index, epoch, query).await {
                         Ok(found) => {
                             answer.offset = found.offset;

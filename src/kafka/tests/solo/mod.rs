@@ -1,7 +1,5 @@
 //! The Kafka port over a log whose groups have one node.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +17,7 @@ use segment::{SegmentWriter, WriterOptions};
 use tokio::net::TcpListener;
 
 /// Starts the port on `listen`.
-pub async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
+pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
     let env = Env { disk: Arc::new(SimDisk::new(5)), ..Env::real() };
     env.disk.create_dir_all(Path::new("/data")).unwrap();
     let writer = SegmentWriter::start(&env, WriterOptions::default());
