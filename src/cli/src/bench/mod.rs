@@ -21,7 +21,7 @@ use base::Clock;
 use base::env::RealClock;
 use serde_json::{Value, json};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Ask};
 use crate::args::{BenchArgs, BenchKind, ClusterArgs, Output};
 use crate::bench::measure::Figures;
 use crate::local::READY_DEADLINE;
@@ -30,6 +30,9 @@ use crate::output::{say, table};
 use crate::signals::Stop;
 
 /// How long the replicas may take to become equal after a run.
+/// Leaders that did not move for this long have settled; they are balanced every 2 s.
+const SETTLED_FOR: Duration = Duration::from_secs(5);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 const EQUAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The cluster that is measured.
@@ -122,7 +125,31 @@ fn target(args: &BenchArgs, cluster: Option<&Cluster>, work_dir: PathBuf) -> Tar
     }
 }
 
+/// Waits until leaders have stopped moving: a young cluster spreads them over its nodes, and the
+/// measuring clients look for leaders only once.
+fn wait_settled(bench: &Bench<'_>) -> anyhow::Result<()> {
+    let deadline = bench.clock.monotonic() + SETTLE_DEADLINE;
+    let mut seen = Value::Null;
+    let mut since = bench.clock.monotonic();
+    while bench.clock.monotonic() < deadline {
+        let status = bench.target.admin.call("/api/status", Ask::Get)?;
+        let groups = status["groups"].as_array().map_or(&[][..], Vec::as_slice);
+        let now: Value = groups.iter().map(|g| json!([g["id"], g["leader"], g["term"]])).collect();
+        if now != seen {
+            (seen, since) = (now, bench.clock.monotonic());
+        }
+        if bench.clock.monotonic() - since >= SETTLED_FOR {
+            return Ok(());
+        }
+        if bench.stop.sleep(Duration::from_millis(250)) {
+            bail!("stopped before the leaders had settled");
+        }
+    }
+    bail!("leaders still move after {} s", SETTLE_DEADLINE.as_secs())
+}
+
 fn measure(bench: &Bench<'_>, output: Output) -> anyhow::Result<()> {
+    wait_settled(bench)?;
     let figures = match bench.args.kind {
         BenchKind::Produce => produce::run(bench)?,
         BenchKind::Consume => consume::run(bench)?,
