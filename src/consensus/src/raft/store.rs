@@ -33,19 +33,46 @@ pub(crate) struct LogStore {
 }
 
 impl LogStore {
-    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+    fn end(&self) -> u64 {
+        self.wal.last(self.group).map_or(0, |last| last.index + 1)
+    }
+
+    fn first(&self) -> u64 {
+        self.wal.first_index(self.group).unwrap_or_else(|| self.end())
+    }
+
+    /// The range as it was asked for: first index, and the one after the last.
+    fn asked(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
         let from = match range.start_bound() {
             Bound::Included(from) => *from,
             Bound::Excluded(before) => before + 1,
-            Bound::Unbounded => 0,
+            Bound::Unbounded => self.first(),
         };
-        let end = self.wal.last(self.group).map_or(0, |last| last.index + 1);
         let to = match range.end_bound() {
             Bound::Included(last) => last + 1,
             Bound::Excluded(end) => *end,
-            Bound::Unbounded => end,
+            Bound::Unbounded => self.end(),
         };
-        (from.max(self.wal.first_index(self.group).unwrap_or(end)), to.min(end))
+        (from, to)
+    }
+
+    /// The part of a range that the log has.
+    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let (from, to) = self.asked(range);
+        (from.max(self.first()), to.min(self.end()))
+    }
+
+    /// As [`Self::read`], but at least the entry at `from`. A log that failed took no more
+    /// entries, and openraft would count as applied what it could not read.
+    fn read_present(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let entries = self.read(from, to, max_bytes)?;
+        match entries.first() {
+            Some(first) if first.log_id.index == from => Ok(entries),
+            _ => {
+                let text = format!("group {}: entry {from} is not in the log", self.group);
+                Err(io::Error::new(io::ErrorKind::NotFound, text))
+            }
+        }
     }
 
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
@@ -64,14 +91,14 @@ impl RaftLogReader<Types> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (from, to) = self.bounds(&range);
+        let (from, to) = self.asked(&range);
         let store = self.clone();
         // Reads on as the consumer goes, so that a long replay never sits in memory.
         let chunks = stream::unfold(Some(from), move |at| {
             let store = store.clone();
             async move {
                 let at = at.filter(|at| *at < to)?;
-                match store.read(at, to, APPLY_BYTES) {
+                match store.read_present(at, to, APPLY_BYTES) {
                     Ok(entries) => {
                         let next = entries.last().map(|e| e.log_id.index + 1);
                         Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), next))
