@@ -510,7 +510,7 @@ fn replay_after_any_crash_gives_the_same_bytes() {
                 rows = life.checkpoint(index as u64);
                 stands_at = index;
             }
-            if index % 61 == 60 && (index as u64 + seed) % 2 == 0 {
+            if index % 61 == 60 && (index as u64 + seed).is_multiple_of(2) {
                 life.shared.0.writer.stop();
                 disk.crash(how);
                 life = Life::begin(&disk, &rows);
