@@ -129,12 +129,6 @@ fn next_line(body: &Bytes, at: &mut usize) -> Option<Bytes> {
 }
 
 fn parse_action(line: &[u8], number: usize) -> Result<BulkItem, EsError> {
-    let malformed = |found: &str| {
-        EsError::illegal(format!(
-            "Malformed action/metadata line [{number}], expected START_OBJECT or END_OBJECT but \
-             found [{found}]"
-        ))
-    };
     let value: Value = serde_json::from_slice(line)
         .map_err(|e| EsError::new(400, "json_parse_exception", format!("line [{number}]: {e}")))?;
     let Value::Object(map) = value else {
@@ -144,7 +138,9 @@ fn parse_action(line: &[u8], number: usize) -> Result<BulkItem, EsError> {
         )));
     };
     let Some((name, meta)) = map.iter().next() else {
-        return Err(malformed("END_OBJECT"));
+        return Err(EsError::illegal(format!(
+            "Malformed action/metadata line [{number}], expected FIELD_NAME but found [END_OBJECT]"
+        )));
     };
     let action = match name.as_str() {
         "index" => Action::Index,
@@ -211,15 +207,20 @@ fn parse_meta(
             "_index" => item.index = text(),
             "_id" => item.id = text(),
             "_type" => {}
-            "routing" | "_routing" => item.routing = text(),
-            "version" | "_version" => {
+            "routing" => item.routing = text(),
+            "version" => {
                 item.version = value.as_i64().or_else(|| value.as_str()?.parse().ok());
             }
-            "version_type" | "_version_type" => item.version_type = text(),
+            "version_type" => item.version_type = text(),
             "if_seq_no" => item.if_seq_no = Some(unsigned()?),
             "if_primary_term" => item.if_primary_term = Some(unsigned()?),
             "pipeline" => item.pipeline = text(),
-            "retry_on_conflict" | "_retry_on_conflict" | "op_type" | "dynamic_templates" => {}
+            "op_type" => {
+                if action == Action::Index && value.as_str() == Some("create") {
+                    item.action = Action::Create;
+                }
+            }
+            "retry_on_conflict" | "dynamic_templates" => {}
             "require_alias" => item.require_alias = value.as_bool(),
             "_source" => item.fetch_source = Some(value.to_string()),
             other => {
@@ -264,6 +265,14 @@ mod tests {
         check_error(
             "{\"index\":{\"_foo\":1}}\n{}\n",
             "Action/metadata line [1] contains an unknown parameter [_foo]",
+        );
+        check_error(
+            "{\"index\":{\"_routing\":1}}\n{}\n",
+            "Action/metadata line [1] contains an unknown parameter [_routing]",
+        );
+        check_error(
+            "{}\n",
+            "Malformed action/metadata line [1], expected FIELD_NAME but found [END_OBJECT]",
         );
         check_error(
             "[1]\n",

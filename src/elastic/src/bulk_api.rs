@@ -25,6 +25,9 @@ struct Prepared {
     source: Option<SourceFilter>,
 }
 
+/// Items of one index and their places in the request.
+type IndexWork = (Arc<IndexMeta>, Vec<usize>, Vec<Prepared>);
+
 impl App {
     /// `_bulk`. Items of one index go to their shards together; the answer keeps their order.
     pub async fn bulk(&self, request: &Request) -> Result<Reply, EsError> {
@@ -34,8 +37,7 @@ impl App {
         let items = parse(&request.required_body()?)?;
         let targets = self.bulk_targets(&items, request, default_alias).await;
         let mut answers: Vec<Option<Value>> = items.iter().map(|_| None).collect();
-        let mut work: BTreeMap<String, (Arc<IndexMeta>, Vec<usize>, Vec<Prepared>)> =
-            BTreeMap::new();
+        let mut work: BTreeMap<String, IndexWork> = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
             let name = index_name(item, request);
             let prepared = match targets.get(&(name.to_owned(), alias_flag(item, default_alias))) {

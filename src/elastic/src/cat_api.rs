@@ -138,10 +138,13 @@ const CAT_HELP: &str = "=^.^=\n/_cat/allocation\n/_cat/shards\n/_cat/shards/{ind
     /_cat/nodes\n/_cat/indices\n/_cat/indices/{index}\n/_cat/count\n/_cat/count/{index}\n\
     /_cat/health\n/_cat/aliases\n/_cat/aliases/{alias}\n/_cat/templates\n";
 
-/// Copies of a shard as they are reported: which node has it and what it says.
+/// A copy of a shard: which node has it and what it says.
+pub(crate) type ShardCopy = (NodeId, Option<CopyFacts>);
+
+/// Copies of shards as they are reported.
 pub struct Copies {
     /// By shard, the first copy first; `None` where no node has it.
-    pub by_shard: BTreeMap<ShardId, Vec<Option<(NodeId, Option<CopyFacts>)>>>,
+    pub by_shard: BTreeMap<ShardId, Vec<Option<ShardCopy>>>,
 }
 
 impl App {
@@ -303,6 +306,7 @@ impl App {
     /// `_cat/nodes`.
     pub async fn cat_nodes(&self, request: &Request) -> Result<Reply, EsError> {
         let master = self.service.master();
+        let id_len = if request.params.flag("full_id", false)? { usize::MAX } else { 4 };
         let mut rows = Vec::new();
         for (node, alive) in self.service.nodes() {
             if !alive {
@@ -317,7 +321,7 @@ impl App {
             };
             let port = facts.transport_address.rsplit(':').next().unwrap_or("").to_owned();
             rows.push(vec![
-                Cell::text(self.node_id(node).chars().take(4).collect::<String>()),
+                Cell::text(self.node_id(node).chars().take(id_len).collect::<String>()),
                 Cell::None,
                 Cell::text(&facts.host),
                 Cell::text(port),

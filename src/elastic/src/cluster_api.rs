@@ -115,6 +115,11 @@ impl App {
             return Err(EsError::illegal(format!("unknown level [{level}]")));
         }
         let nodes = request.params.get("wait_for_nodes");
+        let shards = match request.params.get("wait_for_active_shards") {
+            Some("all") | None => None,
+            Some(_) => request.params.number::<u64>("wait_for_active_shards")?,
+        };
+        let all_shards = request.params.get("wait_for_active_shards") == Some("all");
         let timeout = request.params.get("timeout").unwrap_or("30s");
         let timeout =
             parse_time_ms(timeout).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(30_000);
@@ -133,6 +138,8 @@ impl App {
             let facts = self.cluster_health_facts(&indices);
             let met = !missing
                 && wanted.is_none_or(|wanted| facts.status >= wanted)
+                && shards.is_none_or(|shards| facts.active >= shards)
+                && (!all_shards || facts.unassigned + facts.initializing == 0)
                 && nodes.is_none_or(|text| nodes_fit(text, facts.nodes));
             if met || self.env.clock.monotonic() >= deadline {
                 let status = if met { 200 } else { 408 };
@@ -469,20 +476,15 @@ fn index_health(meta: &IndexMeta, own: &HealthFacts, with_shards: bool) -> Value
 /// `3`, `>=2`, `le(3)` and so on.
 fn nodes_fit(text: &str, nodes: u64) -> bool {
     let number = |text: &str| text.trim_end_matches(')').trim().parse::<u64>().ok();
-    let compare: [(&str, fn(u64, u64) -> bool); 8] = [
-        (">=", |a, b| a >= b),
-        ("<=", |a, b| a <= b),
-        (">", |a, b| a > b),
-        ("<", |a, b| a < b),
-        ("ge(", |a, b| a >= b),
-        ("le(", |a, b| a <= b),
-        ("gt(", |a, b| a > b),
-        ("lt(", |a, b| a < b),
-    ];
-    for (prefix, fits) in compare {
-        if let Some(rest) = text.strip_prefix(prefix) {
-            return number(rest).is_some_and(|wanted| fits(nodes, wanted));
-        }
+    let compare = [">=", "<=", ">", "<", "ge(", "le(", "gt(", "lt("];
+    for prefix in compare {
+        let Some(rest) = text.strip_prefix(prefix) else { continue };
+        return number(rest).is_some_and(|wanted| match prefix {
+            ">=" | "ge(" => nodes >= wanted,
+            "<=" | "le(" => nodes <= wanted,
+            ">" | "gt(" => nodes > wanted,
+            _ => nodes < wanted,
+        });
     }
     number(text).is_none_or(|wanted| nodes == wanted)
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, Client, Request};
 use crate::limits::MAX_MGET;
-use crate::params::Params;
+use crate::params::{Params, did_you_mean};
 use crate::reply::Reply;
 use crate::source::SourceFilter;
 
@@ -308,35 +308,18 @@ impl App {
             let shard = shards.into_iter().find(|shard| shard.id.number == number);
             let shard = shard.ok_or_else(|| EsError::unavailable("the shard is starting"))?;
             let doc = shard.snapshot.get(id)?;
-            return Ok(doc.map(|doc| DocState {
+            let state = doc.map(|doc| DocState {
                 seq_no: doc.seq_no,
                 primary_term: doc.primary_term,
                 version: doc.version,
                 deleted: false,
                 routing: doc.routing,
                 source: doc.source,
-            }));
+            });
+            return check_version(meta, number, id, state, params);
         }
         let found = self.service.get_many(meta, &[(id.to_owned(), routing)]).await.pop();
-        let state = found.unwrap_or(Ok(None))?;
-        if let (Some(state), Some(version)) = (&state, params.number::<u64>("version")?)
-            && state.version != version
-            && params.get("version_type") != Some("external_gte")
-        {
-            return Err(EsError::new(
-                409,
-                "version_conflict_engine_exception",
-                format!(
-                    "[{id}]: version conflict, current version [{}] is different than the one \
-                     provided [{version}]",
-                    state.version
-                ),
-            )
-            .with("index_uuid", meta.uuid().to_string())
-            .with("shard", number.to_string())
-            .with("index", meta.name()));
-        }
-        Ok(state)
+        check_version(meta, number, id, found.unwrap_or(Ok(None))?, params)
     }
 
     /// `_mget`.
@@ -354,7 +337,7 @@ impl App {
             let mut body = Map::new();
             body.insert("_index".to_owned(), json!(name));
             if shows_type(request.client) {
-                body.insert("_type".to_owned(), json!("_doc"));
+                body.insert("_type".to_owned(), Value::Null);
             }
             body.insert("_id".to_owned(), json!(item.id));
             let answer = error.answer();
@@ -382,6 +365,31 @@ impl App {
             }
         }
     }
+}
+
+/// For reads all kinds of versions have to be equal.
+fn check_version(
+    meta: &IndexMeta,
+    number: u16,
+    id: &str,
+    state: Option<DocState>,
+    params: &Params,
+) -> Result<Option<DocState>, EsError> {
+    let (Some(found), Some(wanted)) = (&state, params.number::<u64>("version")?) else {
+        return Ok(state);
+    };
+    if found.version == wanted {
+        return Ok(state);
+    }
+    let reason = format!(
+        "[{id}]: version conflict, current version [{}] is different than the one provided \
+         [{wanted}]",
+        found.version
+    );
+    Err(EsError::new(409, "version_conflict_engine_exception", reason)
+        .with("index_uuid", meta.uuid().to_string())
+        .with("shard", number.to_string())
+        .with("index", meta.name()))
 }
 
 struct MgetItem {
@@ -445,6 +453,18 @@ fn mget_items(body: &Map<String, Value>, params: &Params) -> Result<Vec<MgetItem
 const MGET: &[&str] =
     &["_index", "_id", "_type", "routing", "_source", "stored_fields", "version", "version_type"];
 
+const UPDATE: &[&str] = &[
+    "doc",
+    "upsert",
+    "doc_as_upsert",
+    "detect_noop",
+    "_source",
+    "if_seq_no",
+    "if_primary_term",
+    "script",
+    "scripted_upsert",
+];
+
 /// The body of an update, taken apart.
 #[derive(Debug)]
 pub(crate) struct ParsedUpdate {
@@ -478,7 +498,8 @@ pub(crate) fn parse_update(body: &Bytes) -> Result<ParsedUpdate, EsError> {
                 ));
             }
             other => {
-                let text = format!("[UpdateRequest] unknown field [{other}]");
+                let meant = did_you_mean(other, UPDATE.iter().copied());
+                let text = format!("[UpdateRequest] unknown field [{other}]{meant}");
                 return Err(EsError::new(400, "x_content_parse_exception", text));
             }
         }

@@ -32,8 +32,7 @@ fn step<'a>(filters: &[&'a [String]], key: &str) -> (Vec<&'a [String]>, bool) {
     let (mut next, mut ends) = (Vec::new(), false);
     for filter in filters {
         let mut filter: &'a [String] = filter;
-        loop {
-            let Some((first, rest)) = filter.split_first() else { break };
+        while let Some((first, rest)) = filter.split_first() {
             if first == "**" {
                 next.push(filter);
                 if rest.is_empty() {

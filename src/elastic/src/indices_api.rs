@@ -1,6 +1,6 @@
 //! Indices: create, delete, look at, change, maintain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use index::EsError;
@@ -31,19 +31,19 @@ fn parse_aliases(value: &Value) -> Result<BTreeMap<String, Value>, EsError> {
     Ok(map.iter().map(|(name, definition)| (name.clone(), alias_definition(definition))).collect())
 }
 
-/// `routing` stands for both kinds of routing.
+/// `routing` stands for both kinds of routing where they are not given.
 fn alias_definition(value: &Value) -> Value {
     let mut out = Map::new();
-    for (key, inner) in value.as_object().into_iter().flatten() {
-        match key.as_str() {
-            "routing" => {
-                out.insert("index_routing".to_owned(), inner.clone());
-                out.insert("search_routing".to_owned(), inner.clone());
-            }
-            "filter" | "index_routing" | "search_routing" | "is_write_index" | "is_hidden" => {
-                out.insert(key.clone(), inner.clone());
-            }
-            _ => {}
+    for key in ["index_routing", "search_routing"] {
+        match value.get(key).or_else(|| value.get("routing")) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(text)) => out.insert(key.to_owned(), json!(text)),
+            Some(other) => out.insert(key.to_owned(), json!(other.to_string())),
+        };
+    }
+    for key in ["filter", "is_write_index", "is_hidden"] {
+        if let Some(inner) = value.get(key) {
+            out.insert(key.to_owned(), inner.clone());
         }
     }
     Value::Object(out)
@@ -66,7 +66,11 @@ impl App {
         for (key, value) in request.object()? {
             match key.as_str() {
                 "settings" => spec.settings = settings::flatten(&value)?,
-                "mappings" => spec.mapping = Some(untyped(value)),
+                "mappings" => {
+                    let refusal = "The mapping definition cannot be nested under a type [_doc] \
+                                   unless include_type_name is set to true.";
+                    spec.mapping = Some(untyped(value, request, refusal)?);
+                }
                 "aliases" => spec.aliases = parse_aliases(&value)?,
                 other => {
                     return Err(EsError::parsing(format!(
@@ -157,7 +161,9 @@ impl App {
         let body =
             request.json()?.ok_or_else(|| EsError::validation(&["mapping source is missing"]))?;
         let indices = self.indices(request, IndicesOptions::READ_META).await?;
-        self.service.put_mapping(&indices, &untyped(body)).await?;
+        let refusal = "Types cannot be provided in put mapping requests, unless the \
+                       include_type_name parameter is set to true.";
+        self.service.put_mapping(&indices, &untyped(body, request, refusal)?).await?;
         Ok(acknowledged())
     }
 
@@ -217,26 +223,24 @@ impl App {
     pub async fn alias_get(&self, request: &Request) -> Result<Reply, EsError> {
         let options = IndicesOptions { expand_closed: true, ..IndicesOptions::READ_META };
         let indices = self.indices(request, options).await?;
-        let names = request.params.list("name").filter(|n| !n.contains(&"_all"));
+        let names = request.params.list("name");
         let mut out = Map::new();
-        let mut missing: Vec<&str> = names.clone().unwrap_or_default();
+        let mut missing = names.as_deref().map(must_exist).unwrap_or_default();
         for meta in &indices {
-            let fits = |alias: &str| {
-                names.as_ref().is_none_or(|list| list.iter().any(|p| wildcard_match(p, alias)))
-            };
+            let fits = |alias: &str| names.as_ref().is_none_or(|list| is_meant(list, alias));
             let found = meta.aliases.iter().filter(|(alias, _)| fits(alias));
             let found: Map<String, Value> = found.map(|(k, v)| (k.clone(), v.clone())).collect();
-            missing.retain(|name| !name.contains('*') && !found.contains_key(*name));
+            missing.retain(|name| !found.contains_key(*name));
             if names.is_none() || !found.is_empty() {
                 out.insert(meta.name().to_owned(), json!({"aliases": found}));
             }
         }
-        missing.retain(|name| !name.contains('*'));
         if missing.is_empty() {
             return Ok(Reply::ok(Value::Object(out)));
         }
         let plural = if missing.len() == 1 { "alias" } else { "aliases" };
-        out.insert("error".to_owned(), json!(format!("{plural} [{}] missing", missing.join(","))));
+        let list = missing.into_iter().collect::<Vec<_>>().join(",");
+        out.insert("error".to_owned(), json!(format!("{plural} [{list}] missing")));
         out.insert("status".to_owned(), json!(404));
         Ok(Reply::with(404, Value::Object(out)))
     }
@@ -280,6 +284,8 @@ impl App {
             let (kind, spec) = one.ok_or_else(|| EsError::illegal("No action specified"))?;
             self.alias_step(kind, spec, &mut actions).await?;
         }
+        // An alias may take the name of an index that goes at the same time.
+        actions.sort_by_key(|action| !matches!(action, AliasAction::RemoveIndex { .. }));
         self.service.change_aliases(actions).await?;
         Ok(acknowledged())
     }
@@ -487,6 +493,31 @@ fn tokens(analyzer: &search::analysis::Analyzer, texts: &[String]) -> Vec<Value>
     tokens
 }
 
+/// Whether a list of names, patterns and `-` exclusions means an alias.
+fn is_meant(list: &[&str], alias: &str) -> bool {
+    let fits = |pattern: &str| pattern == "_all" || wildcard_match(pattern, alias);
+    list.iter().fold(false, |meant, name| match name.strip_prefix('-') {
+        Some(excluded) => meant && !wildcard_match(excluded, alias),
+        None => meant || fits(name),
+    })
+}
+
+/// Names of a list that have to be there: those written out and not excluded later. A `-`
+/// excludes only behind the first pattern; before, it belongs to the name.
+fn must_exist<'a>(list: &[&'a str]) -> BTreeSet<&'a str> {
+    let is_pattern = |name: &&str| name.contains('*');
+    let first = list.iter().position(is_pattern).unwrap_or(list.len());
+    let excluded = |at: usize, name: &str| {
+        let later = list.iter().skip(first.max(at + 1)).filter_map(|n| n.strip_prefix('-'));
+        later.into_iter().any(|p| p == "_all" || wildcard_match(p, name))
+    };
+    let names = list.iter().enumerate().filter(|(at, name)| {
+        let exclusion = *at > first && name.starts_with('-');
+        **name != "_all" && !is_pattern(name) && !exclusion && !excluded(*at, name)
+    });
+    names.map(|(_, name)| *name).collect()
+}
+
 fn removals(indices: &[Arc<IndexMeta>], names: &[&str]) -> Vec<AliasAction> {
     let mut actions = Vec::new();
     for meta in indices {
@@ -519,11 +550,16 @@ fn names_of(spec: &Value, one: &str, many: &str) -> Vec<String> {
     }
 }
 
-/// Clients of version 6 wrap a mapping into a type's name.
-fn untyped(mut mapping: Value) -> Value {
+/// Clients of version 6 wrap a mapping into a type's name, and have to say so.
+fn untyped(mut mapping: Value, request: &Request, refusal: &str) -> Result<Value, EsError> {
     match mapping.get_mut("_doc") {
-        Some(inner) if inner.is_object() => inner.take(),
-        _ => mapping,
+        Some(inner) if inner.is_object() => {
+            if request.params.flag("include_type_name", false)? {
+                return Ok(inner.take());
+            }
+            Err(EsError::illegal(refusal))
+        }
+        _ => Ok(mapping),
     }
 }
 

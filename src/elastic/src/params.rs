@@ -85,7 +85,9 @@ impl Params {
             if i > 0 {
                 text.push_str(", ");
             }
-            text.push_str(&format!("[{name}]{}", did_you_mean(name, known)));
+            let meant = did_you_mean(name, known.iter().chain(COMMON).copied());
+            let arrow = if meant.is_empty() { "" } else { " ->" };
+            text.push_str(&format!("[{name}]{arrow}{meant}"));
         }
         Err(EsError::illegal(text))
     }
@@ -100,21 +102,19 @@ fn decode(text: &str) -> Result<String, EsError> {
 }
 
 /// Elasticsearch proposes names whose Levenshtein similarity is above one half.
-fn did_you_mean(name: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut near: Vec<(f32, &str)> = known
-        .iter()
-        .chain(COMMON)
-        .map(|candidate| (similarity(name, candidate), *candidate))
+        .map(|candidate| (similarity(name, candidate), candidate))
         .filter(|(score, _)| *score > 0.5)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     near.dedup();
     match near.as_slice() {
         [] => String::new(),
-        [(_, one)] => format!(" -> did you mean [{one}]?"),
+        [(_, one)] => format!(" did you mean [{one}]?"),
         many => {
             let names: Vec<&str> = many.iter().map(|(_, name)| *name).collect();
-            format!(" -> did you mean any of [{}]?", names.join(", "))
+            format!(" did you mean any of [{}]?", names.join(", "))
         }
     }
 }

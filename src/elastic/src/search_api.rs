@@ -35,6 +35,10 @@ impl App {
         if request.params.get("scroll").is_some() {
             return Err(EsError::illegal("[scroll] is not supported by this server"));
         }
+        let kind = request.params.get("search_type").unwrap_or("query_then_fetch");
+        if !["query_then_fetch", "dfs_query_then_fetch"].contains(&kind) {
+            return Err(EsError::illegal(format!("No search type for [{kind}]")));
+        }
         let indices = self.indices(request, IndicesOptions::SEARCH).await?;
         let body = request.json()?;
         let value = self.search_body(&indices, body.as_ref(), request).await?;

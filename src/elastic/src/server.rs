@@ -17,7 +17,7 @@ use flate2::read::{GzDecoder, GzEncoder};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use index::EsError;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -308,7 +308,9 @@ pub(crate) fn unsupported(request: &Request) -> EsError {
 
 /// The body of an answer as JSON; for tests.
 #[cfg(test)]
-pub(crate) async fn json_of(response: Response<Body>) -> (u16, Value) {
+pub(crate) async fn json_of(response: Response<Body>) -> (u16, serde_json::Value) {
+    use serde_json::Value;
+
     let status = response.status().as_u16();
     let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
     let value = serde_json::from_slice(&bytes)

@@ -86,19 +86,12 @@ fn covers(pattern: &str, path: &str) -> bool {
     wildcard_match(pattern, path) || wildcard_match(&format!("{pattern}.*"), path)
 }
 
-/// Whether something below this path may be named by a pattern.
+/// Whether something below this path may be named by a pattern: one of its beginnings matches
+/// what stands before the next name. A `*` takes any number of names.
 fn leads_to(pattern: &str, path: &str) -> bool {
-    let depth = path.split('.').count();
-    let parts: Vec<&str> = pattern.split('.').collect();
-    pattern.contains('*') && parts.len() <= depth && covers_prefix(&parts, path)
-        || parts.len() > depth && covers_prefix(parts.get(..depth).unwrap_or_default(), path)
-}
-
-fn covers_prefix(parts: &[&str], path: &str) -> bool {
-    parts
-        .iter()
-        .zip(path.split('.'))
-        .all(|(pattern, part)| wildcard_match(pattern, part) || pattern.contains('*'))
+    let below = format!("{path}.");
+    let ends = pattern.char_indices().filter(|(_, c)| matches!(c, '*' | '.'));
+    ends.filter_map(|(at, _)| pattern.get(..=at)).any(|begin| wildcard_match(begin, &below))
 }
 
 fn filter(
