@@ -12,13 +12,15 @@ use crate::http::Http;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Who writes; one of Hadoop's usual superusers, so that `/` is writable.
+const USER: &str = "hdfs";
 /// Files read back per connection.
 const READ_BACK: u64 = 20;
 
 /// Writes one file.
 fn create(http: &Http, base: &str, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let kind = "application/octet-stream";
-    let url = format!("{base}/{name}?op=CREATE&overwrite=false");
+    let url = format!("{base}/{name}?op=CREATE&overwrite=false&user.name={USER}");
     let step = http.put(&url, kind, b"")?;
     if step.status != 307 {
         bail!("CREATE: status {}: {}", step.status, step.text());
@@ -30,7 +32,7 @@ fn create(http: &Http, base: &str, name: &str, bytes: &[u8]) -> anyhow::Result<(
 
 /// Reads one file.
 fn open(http: &Http, base: &str, name: &str) -> anyhow::Result<Vec<u8>> {
-    let step = http.get(&format!("{base}/{name}?op=OPEN"))?;
+    let step = http.get(&format!("{base}/{name}?op=OPEN&user.name={USER}"))?;
     match step.location {
         Some(location) if step.status == 307 => Ok(http.get(&location)?.ok("OPEN")?.body),
         _ => Ok(step.ok("OPEN")?.body),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use base::Clock as _;
 use serde_json::{Value, json};
 
 use crate::bench::measure::{self, Figures};
@@ -13,6 +14,8 @@ use crate::http::Http;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long until everything that was acknowledged can be found.
+const SEARCHABLE_DEADLINE: Duration = Duration::from_secs(120);
 /// Different bulk bodies per connection.
 const BODIES: u64 = 32;
 
@@ -51,13 +54,18 @@ pub(super) fn run(bench: &Bench<'_>) -> anyhow::Result<Figures> {
         }
         Ok(())
     })?;
-    http.post(&format!("{index}/_refresh"), "application/json", b"")?.ok("_refresh")?;
-    let count = http.get(&format!("{index}/_count"))?.ok("_count")?.json()?["count"].as_u64();
     let sent = sent.load(Ordering::Relaxed);
-    if count != Some(sent) {
-        bail!("{sent} documents were acknowledged, {count:?} are found");
+    let deadline = bench.clock.monotonic() + SEARCHABLE_DEADLINE;
+    loop {
+        http.post(&format!("{index}/_refresh"), "application/json", b"")?.ok("_refresh")?;
+        let count = http.get(&format!("{index}/_count"))?.ok("_count")?.json()?["count"].as_u64();
+        if count == Some(sent) {
+            return Ok(figures);
+        }
+        if count > Some(sent) || bench.clock.monotonic() > deadline {
+            bail!("{sent} documents were acknowledged, {count:?} are found");
+        }
     }
-    Ok(figures)
 }
 
 fn bulk(docs: usize, size: usize, seed: u64) -> Vec<u8> {
