@@ -151,7 +151,9 @@ fn texts_that_are_no_toml_or_no_cluster() {
 
 #[test]
 fn words_of_the_command_line_and_environment_are_checked() {
-    let cases: [(&[(&str, &str)], &[&str], &str); 6] = [
+    /// Environment, words of the command line, the message.
+    type Case = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static str);
+    let cases: [Case; 6] = [
         (&[], &["wal.snyc=always"], "--set: unknown key \"wal.snyc\"; did you mean \"wal.sync\"?"),
         (&[], &["wal.sync"], "--set: \"wal.sync\" is not key=value"),
         (
