@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::limits::MIB;
@@ -12,6 +12,7 @@ use base::{Env, GroupId, NodeId, TaskGroup};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
@@ -21,8 +22,9 @@ use crate::birth::{Birth, SlotReset};
 use crate::group::{Group, GroupRef, Groups};
 use crate::identity::{IdentityError, NodeFile};
 use crate::machine::StateMachine;
-use crate::net::Link;
+use crate::net::{Link, methods, proto};
 use crate::net::tcp::{PeerAddress, TcpPeers};
+use crate::peer::{Lane, Message};
 use crate::raft::checkpoint::CheckpointDir;
 use crate::raft::group::{Growing, NodeLimits, RaftGroup};
 use crate::raft::host::{Host, Shared};
@@ -41,7 +43,10 @@ const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
 pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
 /// A follower this many entries behind does not get the lead.
 const TRANSFER_LAG: u64 = 64;
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
+/// How often a group looks whether a checkpoint is due.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
 
 /// What a node's groups need to know.
 pub struct ClusterOptions {
@@ -140,8 +145,6 @@ struct Running {
     last_checkpoint: AtomicU64,
     /// WAL bytes of the group at the last checkpoint.
     bytes_then: AtomicU64,
-    /// One checkpoint at a time.
-    busy: tokio::sync::Mutex<()>,
 }
 
 /// The groups of this node.
@@ -152,7 +155,9 @@ pub struct Cluster {
     wal: Wal,
     birth: Arc<Birth>,
     groups: BTreeMap<GroupId, Running>,
-    disk_low: Arc<AtomicBool>,
+    /// See [`NodeLimits::disk_low`].
+    disk_low: Arc<AtomicU16>,
+    own_disk_low: Arc<AtomicBool>,
     failure: watch::Sender<Option<String>>,
     wal_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -197,7 +202,8 @@ impl Cluster {
         let Ground { file, wal, link: peers, tables } = ground;
         let raft_id = file.raft_id;
         let birth = Birth::new(env, options.data_dir.clone(), file, peers.clone(), tasks);
-        let disk_low = Arc::new(AtomicBool::new(false));
+        let disk_low = Arc::new(AtomicU16::new(0));
+        let own_disk_low = Arc::new(AtomicBool::new(false));
         let limits = NodeLimits {
             budget: Arc::new(Semaphore::new(BUDGET_BYTES / 1024)),
             disk_low: disk_low.clone(),
@@ -212,7 +218,11 @@ impl Cluster {
         }
         let by_id: BTreeMap<_, _> = groups.iter().map(|(id, r)| (*id, r.group.clone())).collect();
         birth.set_groups(by_id.clone());
-        peers.register_raft(Arc::new(Server { groups: by_id, birth: birth.clone() }));
+        peers.register_raft(Arc::new(Server {
+            groups: by_id,
+            birth: birth.clone(),
+            own_disk_low: own_disk_low.clone(),
+        }));
         let this = Arc::new(Self {
             env: env.clone(),
             options,
@@ -221,11 +231,15 @@ impl Cluster {
             birth,
             groups,
             disk_low,
+            own_disk_low,
             failure: watch::Sender::new(None),
             wal_thread: Mutex::new(None),
         });
-        this.check_disk();
-        tasks.spawn("checkpoints", this.clone().run_checkpoints());
+        this.check_own_disk();
+        for (number, id) in (0u32..).zip(this.groups.keys()) {
+            tasks.spawn("checkpoints", this.clone().run_checkpoints(*id, number));
+        }
+        tasks.spawn("purge", this.clone().run_purge());
         tasks.spawn("leader balance", this.clone().run_balance());
         tasks.spawn("watch", this.clone().run_watch());
         Ok(this)
@@ -262,9 +276,15 @@ impl Cluster {
         self.failure.subscribe()
     }
 
-    /// Whether growing commands are refused.
+    /// Whether this node's disk is below its reserve.
     pub fn disk_low(&self) -> bool {
-        self.disk_low.load(Ordering::Relaxed)
+        self.own_disk_low.load(Ordering::Relaxed)
+    }
+
+    /// A node whose disk is below its reserve: growing commands are refused everywhere.
+    pub fn low_node(&self) -> Option<NodeId> {
+        let node = self.disk_low.load(Ordering::Relaxed);
+        (node != 0).then_some(NodeId(node))
     }
 
     /// Whether this node votes in every group and every group has a leader.
@@ -292,6 +312,12 @@ impl Cluster {
     /// Bytes of log files in use.
     pub fn wal_bytes(&self) -> u64 {
         self.wal.live_bytes()
+    }
+
+    /// Files of offered snapshots that came damaged and were refused.
+    pub fn damaged_copies(&self) -> u64 {
+        let of = |r: &Running| r.group.shared.damaged_copies.load(Ordering::Relaxed);
+        self.groups.values().map(of).sum()
     }
 
     /// Applied index and digest of every group on this node, after a read barrier each.
@@ -355,8 +381,9 @@ impl Cluster {
 
     async fn run_watch(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            self.check_disk();
+            tokio::time::sleep(WATCH_EVERY).await;
+            self.check_own_disk();
+            self.check_disks().await;
             if let Some(error) = self.wal.failed() {
                 self.fail(format!("write-ahead log: {error}"));
             }
@@ -384,13 +411,13 @@ impl Cluster {
         });
     }
 
-    fn check_disk(&self) {
+    fn check_own_disk(&self) {
         let space = match self.env.disk.space(&self.options.data_dir) {
             Ok(space) => space,
             Err(e) => return warn!("cannot tell the free disk space: {e}"),
         };
         let low = space.free_bytes < self.options.reserve_bytes;
-        if self.disk_low.swap(low, Ordering::Relaxed) != low {
+        if self.own_disk_low.swap(low, Ordering::Relaxed) != low {
             let (free, reserve) = (space.free_bytes, self.options.reserve_bytes);
             if low {
                 warn!(free, reserve, "disk is below its reserve: writes are refused");
@@ -398,34 +425,68 @@ impl Cluster {
                 info!(free, reserve, "disk is above its reserve again");
             }
         }
+        if low {
+            self.disk_low.store(self.peers.me().0, Ordering::Relaxed);
+        }
     }
 
-    async fn run_checkpoints(self: Arc<Self>) {
-        let mut due = tokio::time::Instant::now() + self.options.checkpoint_every;
-        loop {
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            let everyone = tokio::time::Instant::now() >= due;
-            for (id, running) in &self.groups {
-                let bytes = self.wal.live_bytes_of(*id);
-                let grown = bytes.saturating_sub(running.bytes_then.load(Ordering::Relaxed));
-                if (everyone || grown > CHECKPOINT_BYTES)
-                    && let Err(e) = self.checkpoint(*id).await
-                {
-                    self.fail(format!("checkpoint of group {id}: {e}"));
-                    return;
-                }
+    /// Asks the other nodes whether they have room. One that does not answer writes nothing.
+    async fn check_disks(&self) {
+        let mut low = if self.disk_low() { self.peers.me().0 } else { 0 };
+        for node in self.peers.all() {
+            if node == self.peers.me() || !self.peers.is_alive(node) {
+                continue;
             }
-            if everyone {
-                due = tokio::time::Instant::now() + self.options.checkpoint_every;
-                self.purge().await;
+            let asked = self.peers.call(node, Lane::Control, methods::DISK, Message::default(), WATCH_EVERY);
+            let Ok(answer) = asked.await else { continue };
+            let below = proto::DiskReply::decode(answer.head).is_ok_and(|r| r.below_reserve);
+            if below && low == 0 {
+                low = node.0;
+            }
+        }
+        if self.disk_low.swap(low, Ordering::Relaxed) != low {
+            match low {
+                0 => info!("every node has room on its disk"),
+                node => warn!(node, "a node's disk is below its reserve: writes are refused"),
             }
         }
     }
 
-    /// Writes a checkpoint of a group, if anything was applied since the last one.
+    /// Checkpoints of one group. Groups take turns within the interval, so that the disk does
+    /// not get the work of all at once.
+    async fn run_checkpoints(self: Arc<Self>, id: GroupId, number: u32) {
+        let every = self.options.checkpoint_every;
+        let groups = u32::try_from(self.groups.len()).unwrap_or(1);
+        let mut due = tokio::time::Instant::now() + every * (number + 1) / groups;
+        let running = &self.groups[&id];
+        loop {
+            tokio::time::sleep(CHECKPOINT_LOOK).await;
+            let bytes = self.wal.live_bytes_of(id);
+            let grown = bytes.saturating_sub(running.bytes_then.load(Ordering::Relaxed));
+            let now = tokio::time::Instant::now();
+            if now < due && grown <= CHECKPOINT_BYTES {
+                continue;
+            }
+            due = now + every;
+            if let Err(e) = self.checkpoint(id).await {
+                self.fail(format!("checkpoint of group {id}: {e}"));
+                return;
+            }
+        }
+    }
+
+    async fn run_purge(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.options.checkpoint_every).await;
+            self.purge().await;
+        }
+    }
+
+    /// Writes a checkpoint of a group, if anything was applied since the last one. Apply waits
+    /// only while the state is taken, not for the disk.
     pub async fn checkpoint(&self, id: GroupId) -> io::Result<()> {
         let running = &self.groups[&id];
-        let _one_at_a_time = running.busy.lock().await;
+        let _alone = running.group.checkpointing.lock().await;
         let last = running.last_checkpoint.load(Ordering::Relaxed);
         let taken = running
             .group
@@ -433,8 +494,9 @@ impl Cluster {
             .with_state_machine(move |host| Box::pin(std::future::ready(host.checkpoint(last))))
             .await
             .map_err(io::Error::other)??;
-        let Some(taken) = taken else { return Ok(()) };
+        let Some(mut taken) = taken else { return Ok(()) };
         let index = taken.position.applied_index();
+        let taken = blocking(move || taken.sync_files(id).map(|()| taken)).await?;
         // Raft applies what a majority has synced, which may be ahead of this node's own disk.
         // A checkpoint beyond the synced log would leave a hole after power loss.
         while self.wal.durable_index(id) < index {
@@ -444,13 +506,13 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let shared = running.group.shared.clone();
-        let write = move || shared.checkpoints.lock().add(taken.position, &taken.changes);
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        blocking(move || shared.checkpoints.add(taken.position, taken.changes)).await?;
         running.last_checkpoint.store(index, Ordering::Relaxed);
         running.bytes_then.store(self.wal.live_bytes_of(id), Ordering::Relaxed);
         self.wal.set_checkpointed(id, index);
         debug!(group = %id, index, "checkpoint");
-        Ok(())
+        let shared = running.group.shared.clone();
+        blocking(move || shared.checkpoints.compact()).await
     }
 
     /// Lets go of log that every live follower has, or that outgrew what is kept for others.
@@ -500,6 +562,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Runs disk work on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// The Raft id of a voter that is nearly caught up.
@@ -576,8 +645,9 @@ impl Parts<'_> {
             env: self.env.clone(),
             data_dir: self.options.data_dir.clone(),
             store: store.clone(),
-            checkpoints: Mutex::new(checkpoints),
+            checkpoints,
             applied: watch::Sender::new((0, 0)),
+            damaged_copies: AtomicU64::new(0),
         });
         let host = Host::open(shared.clone(), machines.into_iter().collect())?;
         let index = checkpointed.map_or(0, |c| c.index);
@@ -595,7 +665,6 @@ impl Parts<'_> {
             store,
             last_checkpoint: AtomicU64::new(index),
             bytes_then: AtomicU64::new(self.wal.live_bytes_of(id)),
-            busy: tokio::sync::Mutex::new(()),
         })
     }
 }

@@ -19,8 +19,9 @@ pub mod table;
 pub use birth::SlotReset;
 pub use cluster::{Cluster, ClusterOptions, Ground, GroupStatus, MakeMachines, StartError};
 pub use group::{Applied, Group, GroupRef, Groups, Leadership, ProposeError, ReadError};
-pub use machine::{ApplyAt, Fatal, SnapshotFile, StateMachine, tags};
+pub use machine::{ApplyAt, DiskWork, Fatal, SnapshotFile, StateMachine, tags};
 pub use peer::{Lane, Message, PeerError, PeerHandler, Peers, PeersRef};
+pub use sled_store::SledDb;
 pub use table::{MemStore, Rows, RowsReader, TableStore};
 
 /// Decoders of bytes from disk, for the fuzzer.
@@ -30,7 +31,7 @@ pub mod decoders {
     /// Decodes a frame of a checkpoint's row file; returns the number of rows.
     pub fn rows(frame: Bytes) -> std::io::Result<usize> {
         let mut rows = 0;
-        crate::raft::checkpoint::decode_frame(frame, &mut |_, _| rows += 1)?;
+        crate::raft::rows::decode_frame(frame, &mut |_, _| rows += 1)?;
         Ok(rows)
     }
 

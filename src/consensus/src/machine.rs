@@ -57,7 +57,12 @@ pub struct SnapshotFile {
     pub path: String,
     /// Bytes that belong to the snapshot.
     pub len: u64,
+    /// CRC32C of these bytes.
+    pub crc: u32,
 }
+
+/// What a checkpoint does on disk, while later commands are applied.
+pub type DiskWork = Box<dyn FnOnce() -> Result<(), Fatal> + Send>;
 
 /// One service's part of a group: a deterministic state machine.
 ///
@@ -75,10 +80,19 @@ pub trait StateMachine: Send + 'static {
     /// stops the node. Must be quick: it runs on the runtime's worker.
     fn apply(&mut self, at: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal>;
 
-    /// Before a checkpoint: moves RAM state into `rows` and makes files that rows speak of
-    /// durable up to the lengths written there.
-    fn checkpoint(&mut self, _rows: &mut Rows<'_>) -> Result<(), Fatal> {
+    /// Moves RAM state into `rows`, so that they hold everything replicated. Apply waits for it:
+    /// it must be quick and leave the disk alone.
+    fn capture(&mut self, _rows: &mut Rows<'_>) -> Result<(), Fatal> {
         Ok(())
+    }
+
+    /// Begins a checkpoint, right after [`Self::capture`]; the checkpoint before is durable. The
+    /// work returned makes the files that the rows speak of durable, at least up to the lengths
+    /// written there, and may delete what the checkpoint before does not speak of. It runs on
+    /// another thread while commands are applied, and has ended before a snapshot is installed
+    /// or the next checkpoint begins.
+    fn begin_checkpoint(&mut self) -> DiskWork {
+        Box::new(|| Ok(()))
     }
 
     /// Before a snapshot is installed over this state: stops writing to files. `restore` follows.
@@ -90,7 +104,7 @@ pub trait StateMachine: Send + 'static {
     /// a checkpoint, cuts files to the lengths stated there and deletes files they do not know.
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal>;
 
-    /// Files that a snapshot of the state at the latest [`Self::checkpoint`] needs.
+    /// Files that a snapshot of the state at the latest [`Self::capture`] needs.
     fn files(&self) -> Vec<SnapshotFile> {
         Vec::new()
     }

@@ -20,11 +20,11 @@ const APPLIED_KEY: &[u8] = &[0];
 
 /// The sled database of a node; one tree per group.
 #[derive(Clone)]
-pub(crate) struct SledDb(sled::Db);
+pub struct SledDb(sled::Db);
 
 impl SledDb {
     /// Opens an empty database at `path`, deleting what an earlier run left there.
-    pub(crate) fn open_blank(path: &Path) -> io::Result<Self> {
+    pub fn open_blank(path: &Path) -> io::Result<Self> {
         match std::fs::remove_dir_all(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -38,13 +38,13 @@ impl SledDb {
     }
 
     /// The rows of one group.
-    pub(crate) fn store(&self, name: &str) -> io::Result<SledStore> {
+    pub fn store(&self, name: &str) -> io::Result<SledStore> {
         Ok(SledStore(self.0.open_tree(name).map_err(other)?))
     }
 }
 
 /// The rows of one group in sled.
-pub(crate) struct SledStore(sled::Tree);
+pub struct SledStore(sled::Tree);
 
 fn other(error: sled::Error) -> io::Error {
     io::Error::other(format!("sled: {error}"))

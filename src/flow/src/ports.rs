@@ -149,6 +149,8 @@ pub struct IndexDoc {
 pub enum MarkFailure {
     /// The mark there is another one.
     Mismatch(Option<u64>),
+    /// These are refused for good, by number; remember them and leave them out.
+    Refused(Vec<(usize, String)>),
     /// Try again.
     Retry(String),
 }
@@ -176,15 +178,14 @@ pub trait IndexPort: Send + Sync {
         partition: u32,
     ) -> Result<Vec<Option<u64>>, String>;
 
-    /// Writes documents of one shard together with the mark. The inner results are those of the
-    /// documents: a refused document does not hold up the others.
+    /// Writes documents of one shard together with the mark: all of them, or nothing.
     async fn apply_marked(
         &self,
         index: &str,
         shard: u16,
         mark: Mark<'_>,
         docs: Vec<IndexDoc>,
-    ) -> Result<Vec<Result<(), String>>, MarkFailure>;
+    ) -> Result<(), MarkFailure>;
 }
 
 /// A change of a mark.

@@ -226,23 +226,45 @@ impl Processor {
         docs: Vec<(u64, IndexDoc)>,
     ) -> Result<u16, Failure> {
         let behind = |offset: u64| expected.is_none_or(|mark| offset >= mark);
-        let (offsets, docs): (Vec<u64>, Vec<IndexDoc>) =
-            docs.into_iter().filter(|(offset, _)| behind(*offset)).unzip();
+        let mut docs: Vec<(u64, IndexDoc)> =
+            docs.into_iter().filter(|(offset, _)| behind(*offset)).collect();
         let mark = Mark { pipeline: &self.mark_name, partition: self.partition, expected, new };
-        match self.index.apply_marked(index, shard, mark, docs).await {
-            Ok(results) => {
-                for (offset, result) in offsets.into_iter().zip(results) {
-                    match result {
-                        Ok(()) => self.progress.lock().documents += 1,
-                        // The mark has moved: this must be remembered, or it would be silent.
-                        Err(error) => self.give_up(offset, error).await?,
-                    }
+        loop {
+            let writes = docs.iter().map(|(_, doc)| doc.clone()).collect();
+            match self.index.apply_marked(index, shard, mark, writes).await {
+                Ok(()) => {
+                    self.progress.lock().documents += docs.len() as u64;
+                    return Ok(shard);
                 }
-                Ok(shard)
+                Err(MarkFailure::Refused(refused)) if !refused.is_empty() => {
+                    self.leave_out(&mut docs, refused).await?;
+                }
+                Err(MarkFailure::Refused(_)) => {
+                    return Err(Failure::Retry("documents are refused, but none is named".into()));
+                }
+                Err(MarkFailure::Mismatch(_)) => return Err(Failure::Marks),
+                Err(MarkFailure::Retry(error)) => return Err(Failure::Retry(error)),
             }
-            Err(MarkFailure::Mismatch(_)) => Err(Failure::Marks),
-            Err(MarkFailure::Retry(error)) => Err(Failure::Retry(error)),
         }
+    }
+
+    /// Remembers refused documents and takes them off the list. The mark has not moved yet: after
+    /// a crash in between they are refused, and remembered, once more.
+    async fn leave_out(
+        &self,
+        docs: &mut Vec<(u64, IndexDoc)>,
+        refused: Vec<(usize, String)>,
+    ) -> Result<(), Failure> {
+        let mut gone = Vec::with_capacity(refused.len());
+        for (number, error) in refused {
+            let Some((offset, _)) = docs.get(number) else {
+                return Err(Failure::Retry(error));
+            };
+            gone.push(*offset);
+            self.give_up(*offset, error).await?;
+        }
+        docs.retain(|(offset, _)| !gone.contains(offset));
+        Ok(())
     }
 
     /// The document of a record; `None` when it went to quarantine.

@@ -330,7 +330,7 @@ impl IndexPort for RealIndex {
         shard: u16,
         mark: Mark<'_>,
         docs: Vec<IndexDoc>,
-    ) -> Result<Vec<Result<(), String>>, MarkFailure> {
+    ) -> Result<(), MarkFailure> {
         let gone = || MarkFailure::Retry(format!("no index {index}"));
         let meta = self.meta(index).ok_or_else(gone)?;
         let change = MarkChange {
@@ -341,8 +341,10 @@ impl IndexPort for RealIndex {
         };
         let ops = docs.into_iter().map(op).collect();
         match self.0.apply_marked(&meta, shard, change, ops).await {
-            Ok(results) => {
-                Ok(results.into_iter().map(|result| result.map_err(|e| e.to_string())).collect())
+            Ok(()) => Ok(()),
+            Err(MarkedError::Refused(refused)) => {
+                let texts = refused.into_iter().map(|(n, e)| (n, e.to_string()));
+                Err(MarkFailure::Refused(texts.collect()))
             }
             Err(MarkedError::Mismatch { found }) => Err(MarkFailure::Mismatch(found)),
             Err(MarkedError::Failed(e)) => Err(MarkFailure::Retry(e.to_string())),

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,12 +14,14 @@ use base::{Env, GroupId, TaskGroup};
 use blocks::{BlockOptions, BlockService, BlockShared, Caller};
 use bytes::Bytes;
 use collect::ident::FileKey;
+use collect::record::RecordBuilder;
 use collect::sink::{Appended, SinkError};
 use consensus::solo::{SoloGroup, SoloPeers};
 use consensus::{GroupRef, Groups, tags};
 use index::{IndexService, IndexShared};
 use log::{LogOptions, LogService, LogShared, TopicRef};
 use sample::{SampleFile, SampleServer, write_tree};
+use parking_lot::Mutex;
 use segment::{SegmentWriter, WriterOptions};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -27,8 +29,10 @@ use tempfile::TempDir;
 
 use crate::error::FlowError;
 use crate::ports::*;
+use crate::processor::{BadRecord, Processor, Quarantine};
 use crate::real::{RealBlocks, RealIndex, RealLog};
 use crate::service::{FlowService, Ports};
+use crate::spec::PipelineSpec;
 use crate::state::{FlowShared, Part};
 
 struct World {
@@ -209,7 +213,7 @@ impl IndexPort for Flaky<RealIndex> {
         shard: u16,
         mark: Mark<'_>,
         docs: Vec<IndexDoc>,
-    ) -> Result<Vec<Result<(), String>>, MarkFailure> {
+    ) -> Result<(), MarkFailure> {
         let error = || MarkFailure::Retry("outcome unknown".to_owned());
         self.1.around(error, self.0.apply_marked(index, shard, mark, docs)).await
     }
@@ -430,5 +434,89 @@ async fn changes_pauses_and_bad_records_are_handled() {
     settle(&flow, 2).await;
     flow.delete("news").await.unwrap();
     assert!(flow.list().await.is_empty());
+    tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+/// Remembers given-up records, once it works.
+#[derive(Default)]
+struct Notes {
+    works: AtomicBool,
+    tries: AtomicU64,
+    noted: Mutex<BTreeSet<u64>>,
+}
+
+#[async_trait]
+impl Quarantine for Notes {
+    async fn put(&self, bad: BadRecord) -> Result<(), String> {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        if !self.works.load(Ordering::Relaxed) {
+            return Err("no leader".to_owned());
+        }
+        self.noted.lock().insert(bad.offset);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_passes_a_refused_record_only_once_that_is_remembered() {
+    let world = world();
+    let ports = world.ports(None);
+    ports.log.ensure_topic("news", 3).await.unwrap();
+    ports.index.ensure("news", 1, 0).await.unwrap();
+    let produce = async |text: &'static str| {
+        let one = log::batch::build(&[log::records::RecordRef::value(text.as_bytes(), 1)]);
+        world.log.produce(TopicRef::Name("news"), 0, one, log::Acks::All).await.unwrap();
+    };
+    produce(r#"{"id":"a","n":1}"#).await;
+    produce(r#"{"id":"b","n":"no number"}"#).await;
+    produce(r#"{"id":"c","n":3}"#).await;
+    let notes = Arc::new(Notes::default());
+    let mark = async || ports.index.marks("news", "news/1", 0).await.unwrap()[0];
+    let start = || {
+        let spec: Arc<PipelineSpec> =
+            Arc::new(serde_json::from_value(local_spec(world.dir.path())).unwrap());
+        let processor = Processor {
+            builder: RecordBuilder::new(&spec.record).unwrap(),
+            spec,
+            mark_name: "news/1".to_owned(),
+            partition: 0,
+            log: ports.log.clone(),
+            blocks: ports.blocks.clone(),
+            index: ports.index.clone(),
+            quarantine: notes.clone(),
+            progress: Default::default(),
+        };
+        let tasks = TaskGroup::new();
+        tasks.spawn("processor", processor.run());
+        tasks
+    };
+    let until = async |done: &dyn Fn() -> bool| {
+        for _ in 0..1200 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("waited in vain");
+    };
+    let tasks = start();
+    until(&|| notes.tries.load(Ordering::Relaxed) >= 2).await;
+    // The processor dies before anything could be remembered.
+    tasks.shutdown(Duration::from_secs(5)).await;
+    assert!(mark().await.is_none_or(|mark| mark <= 1), "the mark passed a record that is lost");
+    notes.works.store(true, Ordering::Relaxed);
+    let tasks = start();
+    until(&|| notes.noted.lock().contains(&1)).await;
+    for _ in 0..1200 {
+        if mark().await == Some(3) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(mark().await, Some(3));
+    assert_eq!(*notes.noted.lock(), BTreeSet::from([1]));
+    for (id, there) in [("a", true), ("b", false), ("c", true)] {
+        assert_eq!(world.document(id).await.is_some(), there, "{id}");
+    }
     tasks.shutdown(Duration::from_secs(5)).await;
 }

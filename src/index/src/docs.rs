@@ -49,6 +49,8 @@ pub enum MarkedError {
         /// The mark that is there.
         found: Option<u64>,
     },
+    /// These documents, by number, are refused for good; nothing was written.
+    Refused(Vec<(usize, EsError)>),
     /// Anything else. The outcome may be unknown; the same call may be made again.
     Failed(EsError),
 }
@@ -114,7 +116,7 @@ impl IndexService {
                 Err(MarkedError::Failed(error)) => {
                     results.extend((0..count).map(|_| Err(error.clone())));
                 }
-                Err(MarkedError::Mismatch { .. }) => {
+                Err(MarkedError::Mismatch { .. } | MarkedError::Refused(_)) => {
                     let error = EsError::internal("a mark where none was asked for");
                     results.extend((0..count).map(|_| Err(error.clone())));
                 }
@@ -228,18 +230,19 @@ impl IndexService {
     /// Writes documents of one pipeline with its mark, to one shard: all of them and the mark,
     /// or nothing. `docs` are those whose shard is `number`; none moves the mark only.
     ///
-    /// The inner errors are those of documents refused for good, which the mark passes over. A
-    /// reason that passes fails the whole call and leaves the mark where it was. A mark that is
-    /// at `mark.new` already is success: an earlier try whose answer was lost has moved it.
+    /// Documents refused for good are named and nothing is written: the caller remembers them
+    /// first and calls again without them, so that a mark never passes what nobody knows of. A
+    /// mark that is at `mark.new` already is success: an earlier try whose answer was lost has
+    /// moved it.
     pub async fn apply_marked(
         &self,
         meta: &Arc<IndexMeta>,
         number: u16,
         mark: MarkChange,
         docs: Vec<WriteOp>,
-    ) -> Result<Vec<Result<(), EsError>>, MarkedError> {
+    ) -> Result<(), MarkedError> {
         let (meta, checked) = self.check_mapping(meta, &docs).await;
-        let mut results: Vec<_> = checked
+        let results: Vec<_> = checked
             .into_iter()
             .zip(&docs)
             .map(|(checked, op)| checked.and_then(|()| check_limits(op)))
@@ -247,19 +250,17 @@ impl IndexService {
         if let Some(error) = first_passing(&results) {
             return Err(MarkedError::Failed(error));
         }
-        let good = docs.into_iter().zip(&results).filter(|(_, checked)| checked.is_ok());
-        let good: Vec<WriteOp> = good.map(|(op, _)| op).collect();
-        let new = mark.new;
-        let mut written = match self.send(&meta, number, good, Some(mark)).await {
-            Ok(written) => written.into_iter(),
-            Err(MarkedError::Mismatch { found }) if found == Some(new) => return Ok(results),
-            Err(error) => return Err(error),
-        };
-        for result in results.iter_mut().filter(|result| result.is_ok()) {
-            let lost = || Err(EsError::internal("a write got no result"));
-            *result = written.next().unwrap_or_else(lost).map(drop);
+        let refused = results.into_iter().enumerate();
+        let refused: Vec<_> = refused.filter_map(|(n, r)| r.err().map(|e| (n, e))).collect();
+        if !refused.is_empty() {
+            return Err(MarkedError::Refused(refused));
         }
-        Ok(results)
+        let new = mark.new;
+        match self.send(&meta, number, docs, Some(mark)).await {
+            Ok(_) => Ok(()),
+            Err(MarkedError::Mismatch { found }) if found == Some(new) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Marks of a pipeline in every shard of an index, with everything acknowledged before the
@@ -403,7 +404,7 @@ impl IndexService {
         shard: ShardId,
         ids: Vec<String>,
     ) -> Result<Vec<Option<DocState>>, EsError> {
-        let copy = self.shared.copy(shard).filter(|copy| copy.is_started());
+        let copy = self.shared.copy(shard).filter(|copy| copy.knows_all());
         let copy = copy.ok_or_else(|| EsError::unavailable("the shard is starting"))?;
         let recent: Vec<_> = ids.iter().map(|id| copy.recent(id)).collect();
         if recent.iter().all(Option::is_some) {

@@ -41,13 +41,21 @@ pub(crate) struct Indexer {
     shard: Arc<Shard>,
     schema: Option<Arc<IndexSchema>>,
     ops_since_checkpoint: u64,
+    uncommitted_bytes: usize,
     checkpoint_ms: u64,
     dirty: bool,
 }
 
 impl Indexer {
     pub(crate) fn new(shard: Arc<Shard>, now_ms: u64) -> Self {
-        Self { shard, schema: None, ops_since_checkpoint: 0, checkpoint_ms: now_ms, dirty: false }
+        Self {
+            shard,
+            schema: None,
+            ops_since_checkpoint: 0,
+            uncommitted_bytes: 0,
+            checkpoint_ms: now_ms,
+            dirty: false,
+        }
     }
 
     /// Uses this mapping from the next operation on.
@@ -66,6 +74,7 @@ impl Indexer {
         op: &LoggedOp,
     ) -> Result<(), EsError> {
         self.ops_since_checkpoint += 1;
+        self.uncommitted_bytes += op.source.len();
         self.dirty = true;
         let op = if op.delete {
             ShardOp::Delete { id: op.id.clone() }
@@ -88,6 +97,7 @@ impl Indexer {
             return self.checkpoint(next, now_ms);
         }
         self.shard.refresh()?;
+        self.uncommitted_bytes = 0;
         Ok(())
     }
 
@@ -96,19 +106,29 @@ impl Indexer {
         self.dirty.then(|| self.checkpoint_ms + CHECKPOINT_EVERY_MS)
     }
 
-    /// Makes everything handed over searchable and durable, and frees the writer's memory.
+    /// Makes everything handed over searchable and durable.
     pub(crate) fn checkpoint(&mut self, next: u64, now_ms: u64) -> Result<(), EsError> {
         self.shard.checkpoint(&next.to_string())?;
         self.ops_since_checkpoint = 0;
+        self.uncommitted_bytes = 0;
         self.checkpoint_ms = now_ms;
         self.dirty = false;
         Ok(())
     }
 
-    /// Frees the writer's memory when nothing waits.
-    pub(crate) fn rest(&self) -> Result<(), EsError> {
-        self.shard.release_writer()?;
-        Ok(())
+    /// Bytes of sources handed over since the last commit.
+    pub(crate) fn uncommitted_bytes(&self) -> usize {
+        self.uncommitted_bytes
+    }
+
+    /// Memory of the writer to come.
+    pub(crate) fn set_writer_bytes(&self, bytes: usize) {
+        self.shard.set_writer_bytes(bytes);
+    }
+
+    /// Frees the writer's memory when nothing waits; says whether it is free.
+    pub(crate) fn rest(&self) -> Result<bool, EsError> {
+        Ok(self.shard.release_writer()?)
     }
 }
 

@@ -4,6 +4,10 @@
 //! commit is also what makes documents searchable, a refresh is a commit: every
 //! `index.refresh_interval` when something changed, at once when somebody waits for it.
 //!
+//! Memory: a feeder leases its writer's share of the node's memory (see [`crate::budget`]) and
+//! commits before Tantivy's queue grows large. When others wait for a share, it gives its own
+//! back after a turn.
+//!
 //! A translog shorter than what Tantivy holds (the node lost its latest checkpoint and replays
 //! its log) is no damage: the feeder waits until the translog has grown past that point.
 
@@ -14,10 +18,11 @@ use std::time::Duration;
 use base::task::thread;
 use tracing::{error, warn};
 
+use crate::budget::WriterLease;
 use crate::copy::ShardCopy;
 use crate::engine;
 use crate::error::EsError;
-use crate::limits::FEED_BYTES;
+use crate::limits::{FEED_BYTES, UNCOMMITTED_BYTES, WRITER_TURN_MS};
 use crate::model::IndexMeta;
 use crate::shared::IndexShared;
 use crate::translog::Frame;
@@ -31,7 +36,7 @@ pub(crate) fn start(shared: Arc<IndexShared>, copy: Arc<ShardCopy>) {
     let (waker, woken) = sync_channel(1);
     copy.set_waker(waker);
     thread("index-feed", move || {
-        let feeder = Feeder { shared, copy, woken, fed: 0, refreshed_ms: 0 };
+        let feeder = Feeder { shared, copy, woken, fed: 0, refreshed_ms: 0, lease: None };
         feeder.run();
     });
 }
@@ -43,6 +48,8 @@ struct Feeder {
     /// Operations below it were handed to Tantivy.
     fed: u64,
     refreshed_ms: u64,
+    /// Held while there is a writer, with the moment it was taken.
+    lease: Option<(WriterLease, u64)>,
 }
 
 impl Feeder {
@@ -56,6 +63,8 @@ impl Feeder {
                     }
                     error!(shard = ?self.copy.id, "a search copy failed, opening again: {failure}");
                     self.copy.set_engine(None);
+                    // The writer went with the shard.
+                    self.lease = None;
                     self.wait(RETRY_AFTER_ERROR);
                 }
             }
@@ -98,10 +107,11 @@ impl Feeder {
         while !self.copy.is_closed() {
             let moved = self.feed(&mut indexer)?;
             let dirty = self.fed > self.copy.searchable_to();
-            if dirty && self.refresh_due() {
+            if dirty && self.refresh_due(&indexer) {
                 indexer.refresh(self.fed, self.now_ms())?;
                 self.copy.set_searchable(self.fed);
                 self.refreshed_ms = self.now_ms();
+                self.end_turn(&indexer)?;
             } else if !moved {
                 self.idle(&mut indexer, dirty)?;
             }
@@ -110,9 +120,41 @@ impl Feeder {
         Ok(())
     }
 
+    /// Takes the share of memory that a writer needs; false when the copy was closed meanwhile.
+    fn take_lease(&mut self, indexer: &engine::Indexer) -> bool {
+        if self.lease.is_none() {
+            let lease = self.shared.writers.lease(|| self.copy.is_closed());
+            let Some(lease) = lease else { return false };
+            indexer.set_writer_bytes(lease.bytes);
+            self.lease = Some((lease, self.now_ms()));
+        }
+        true
+    }
+
+    /// Whether others wait for memory and this feeder has had its turn.
+    fn turn_is_over(&self) -> bool {
+        let since = self.lease.as_ref().map(|(_, since)| *since);
+        since.is_some_and(|since| self.now_ms() >= since + WRITER_TURN_MS)
+            && self.shared.writers.is_wanted()
+    }
+
+    /// Right after a commit: gives the writer up when its turn is over.
+    fn end_turn(&mut self, indexer: &engine::Indexer) -> Result<(), EsError> {
+        if self.turn_is_over() && indexer.rest()? {
+            self.lease = None;
+        }
+        Ok(())
+    }
+
     /// Nothing to feed: syncs when that is due, else waits.
-    fn idle(&self, indexer: &mut engine::Indexer, dirty: bool) -> Result<(), EsError> {
-        let pause = self.pause(dirty);
+    fn idle(&mut self, indexer: &mut engine::Indexer, dirty: bool) -> Result<(), EsError> {
+        if !dirty {
+            self.end_turn(indexer)?;
+        }
+        let mut pause = self.pause(dirty);
+        if self.lease.is_some() {
+            pause = pause.min(Duration::from_millis(WRITER_TURN_MS));
+        }
         let Some(due) = indexer.checkpoint_due_ms() else {
             self.wait(pause);
             return Ok(());
@@ -122,9 +164,16 @@ impl Feeder {
             self.wait(pause.min(Duration::from_millis(due - now)));
             return Ok(());
         }
+        // A commit needs a writer.
+        if !self.take_lease(indexer) {
+            return Ok(());
+        }
         indexer.checkpoint(self.fed, now)?;
         self.copy.set_searchable(self.fed);
-        indexer.rest()
+        if indexer.rest()? {
+            self.lease = None;
+        }
+        Ok(())
     }
 
     fn now_ms(&self) -> u64 {
@@ -135,19 +184,21 @@ impl Feeder {
         self.meta().map_or(Some(1_000), |meta| meta.refresh_interval_ms())
     }
 
-    fn refresh_due(&self) -> bool {
+    fn refresh_due(&self, indexer: &engine::Indexer) -> bool {
         let searchable = self.copy.searchable_to();
-        let asked = self.copy.wanted() > searchable || searchable < self.copy.restored_to;
-        // Whoever waits, waits for all of it: feed first.
-        if asked {
-            return self.fed >= self.copy.wanted().min(self.copy.next_seq_no());
+        if indexer.uncommitted_bytes() >= UNCOMMITTED_BYTES || self.turn_is_over() {
+            return true;
         }
-        // Memory of operations not searchable yet is bounded, whatever the interval.
-        let heavy = self.copy.lag_bytes() > crate::limits::COPY_LAG_BYTES / 2;
-        heavy
-            || self
-                .interval_ms()
-                .is_some_and(|interval| self.now_ms() >= self.refreshed_ms + interval)
+        // Whoever waits, waits for all of it: feed first.
+        let wanted = self.copy.wanted().min(self.copy.next_seq_no());
+        if wanted > searchable {
+            return self.fed >= wanted;
+        }
+        let unknown = self.copy.unknown_below();
+        if searchable < unknown && self.fed >= unknown {
+            return true;
+        }
+        self.interval_ms().is_some_and(|interval| self.now_ms() >= self.refreshed_ms + interval)
     }
 
     fn pause(&self, dirty: bool) -> Duration {
@@ -168,6 +219,9 @@ impl Feeder {
         if self.fed >= next {
             return Ok(false);
         }
+        if !self.take_lease(indexer) {
+            return Ok(true);
+        }
         let frames = self.copy.stream.read(self.fed, FEED_BYTES);
         let frames = frames.map_err(|e| EsError::internal(format!("translog: {e}")))?;
         for bytes in &frames {
@@ -182,8 +236,8 @@ impl Feeder {
 
     fn feed_frame(&mut self, indexer: &mut engine::Indexer, frame: &Frame) -> Result<(), EsError> {
         let ops = frame.read_ops().map_err(|e| EsError::internal(e.to_string()))?;
-        // What was there at start is not known to look-ups yet.
-        if frame.base_seq_no < self.copy.restored_to {
+        // What was there at start, or was forgotten, is not known to look-ups.
+        if frame.base_seq_no < self.copy.unknown_below() {
             let unseen = ops.iter().filter(|(seq_no, _)| *seq_no >= self.fed).cloned();
             self.copy.note_old(unseen.collect(), frame.primary_term);
         }

@@ -19,8 +19,35 @@ pub const COMMAND_BYTES: usize = 4 * MIB;
 /// Most operations of one command.
 pub const COMMAND_OPS: usize = 20_000;
 
-/// A shard leader makes writers wait while its own search copy is behind by so many bytes.
-pub const COPY_LAG_BYTES: usize = 64 * MIB;
+/// A shard leader makes writers wait while its own search copy is behind by so many bytes. A
+/// copy that follows and is behind by twice as many forgets what look-ups would find there,
+/// and reads it again from its translog.
+pub const COPY_LAG_BYTES: usize = 32 * MIB;
+
+/// As [`COPY_LAG_BYTES`], for all copies of a node together.
+pub const NODE_LAG_BYTES: usize = 64 * MIB;
+
+/// A copy that is behind by less never waits or forgets for the sake of others.
+pub const FAIR_LAG_BYTES: usize = MIB;
+
+/// What an operation in memory weighs beyond its id and source, in bytes.
+pub const RECENT_OP_BYTES: usize = 256;
+
+/// Memory of all Tantivy writers of a node. Feeders of more shards take turns.
+pub const NODE_WRITER_BYTES: usize = 96 * MIB;
+
+/// Memory of one shard's Tantivy writer, if there is enough for it.
+pub const SHARD_WRITER_BYTES: usize = 32 * MIB;
+
+/// Memory that Tantivy wants for a writer at least.
+pub const SMALLEST_WRITER_BYTES: usize = 16 * MIB;
+
+/// A feeder keeps its writer for so long when others wait for one, in milliseconds.
+pub const WRITER_TURN_MS: u64 = 1_000;
+
+/// Sources that a feeder hands to Tantivy before it commits, in bytes: Tantivy's own queue counts
+/// documents, not bytes.
+pub const UNCOMMITTED_BYTES: usize = 16 * MIB;
 
 /// Requests that wait for a shard's writer; more wait before the queue.
 pub const WRITER_QUEUE: usize = 256;

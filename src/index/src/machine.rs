@@ -2,12 +2,12 @@
 //!
 //! Rows: `s` + shard → where its translog stands ([`ShardRow`]), written at checkpoints;
 //! `m` + shard + partition + pipeline → mark, written with the command that sets it.
-//! Translogs stand below `index/translog/<group>/<shard>/`.
+//! Translogs stand below `index/translog/<group>/<shard>.<index of the entry that made it>/`.
 //!
 //! Invariants: numbers of a shard are contiguous, for a command whose first number is not the
 //! next one is refused; a command is refused when it was evaluated in another term than it is
-//! applied in. A removed shard's files stay until the second checkpoint after, because the
-//! durable checkpoint still speaks of them.
+//! applied in. A removed shard's translog stays open until the next checkpoint begins and its
+//! files until the second one, because the durable checkpoint still speaks of them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use base::GroupId;
 use base::codec::{decode, encode};
 use bytes::Bytes;
-use consensus::machine::{ApplyAt, Fatal, SnapshotFile, StateMachine};
+use consensus::machine::{ApplyAt, DiskWork, Fatal, SnapshotFile, StateMachine};
 use consensus::table::Rows;
 use segment::{SegmentInfo, Stream};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ use crate::translog::{Frame, parse_header};
 /// A shard at a checkpoint.
 #[derive(Serialize, Deserialize)]
 struct ShardRow {
+    /// Name of the translog's directory, which no other shard ever has.
+    dir: String,
     next_seq_no: u64,
     primary_term: u64,
     raft_term: u64,
@@ -42,9 +44,15 @@ pub(crate) struct ShardsMachine {
     shared: Arc<IndexShared>,
     group: GroupId,
     shards: BTreeMap<ShardId, Arc<ShardCopy>>,
+    /// Rows as captured last.
+    captured: BTreeMap<ShardId, Vec<u8>>,
+    /// Files of the state captured last.
     files: Vec<SnapshotFile>,
-    removed: Vec<PathBuf>,
-    removed_before: Vec<PathBuf>,
+    /// Captured, and awaiting the checkpoint's sync.
+    unsynced: BTreeMap<ShardId, Stream>,
+    /// Deleted since the latest checkpoint began, and before it.
+    removed: Vec<Arc<ShardCopy>>,
+    removed_before: Vec<Arc<ShardCopy>>,
 }
 
 impl ShardsMachine {
@@ -53,7 +61,9 @@ impl ShardsMachine {
             shared,
             group,
             shards: BTreeMap::new(),
+            captured: BTreeMap::new(),
             files: Vec::new(),
+            unsynced: BTreeMap::new(),
             removed: Vec::new(),
             removed_before: Vec::new(),
         }
@@ -67,12 +77,10 @@ impl ShardsMachine {
         if self.shards.contains_key(&id) {
             return;
         }
-        let dir = self.dir().join(id.dir_name());
-        self.removed.retain(|path| *path != dir);
-        self.removed_before.retain(|path| *path != dir);
+        let dir = self.dir().join(format!("{}.{}", id.dir_name(), at.index));
         let stream = Stream::create(&self.shared.writer, dir, parse_header);
         let live = Live::at(0, 1, at.term);
-        let copy = Arc::new(ShardCopy::new(id, self.group, stream, live));
+        let copy = Arc::new(ShardCopy::new(id, self.group, stream, live, self.shared.lag.clone()));
         rows.put(&row_key(id), encode(&row_of(&copy)));
         self.shards.insert(id, copy.clone());
         self.shared.put_copy(copy);
@@ -80,8 +88,9 @@ impl ShardsMachine {
 
     fn delete(&mut self, id: ShardId, rows: &mut Rows<'_>) -> Result<(), Fatal> {
         let Some(copy) = self.shards.remove(&id) else { return Ok(()) };
-        copy.close();
-        self.removed.push(copy.stream.dir().to_owned());
+        copy.retire();
+        self.captured.remove(&id);
+        self.removed.push(copy);
         self.shared.remove_copy(id);
         rows.delete(&row_key(id));
         for (key, _) in rows.scan(&marks_key(id))? {
@@ -130,7 +139,7 @@ impl ShardsMachine {
     }
 
     fn open_shard(&self, id: ShardId, row: ShardRow, rows: &Rows<'_>) -> Result<ShardCopy, Fatal> {
-        let dir = self.dir().join(id.dir_name());
+        let dir = self.dir().join(&row.dir);
         let stream = Stream::open(&self.shared.writer, dir, &row.segments, parse_header)?;
         let mut marks = BTreeMap::new();
         for (key, value) in rows.scan(&marks_key(id))? {
@@ -139,15 +148,15 @@ impl ShardsMachine {
         }
         let mut live = Live::at(row.next_seq_no, row.primary_term, row.raft_term);
         live.marks = marks;
-        Ok(ShardCopy::new(id, self.group, stream, live))
+        Ok(ShardCopy::new(id, self.group, stream, live, self.shared.lag.clone()))
     }
 
     fn remove_unknown_dirs(&self) -> Result<(), Fatal> {
         let (disk, dir) = (&self.shared.env.disk, self.dir());
         disk.create_dir_all(&dir)?;
+        let known: Vec<_> = self.shards.values().map(|copy| copy.stream.dir()).collect();
         for path in disk.read_dir(&dir)? {
-            let id = path.file_name().and_then(|n| n.to_str()).and_then(ShardId::from_dir_name);
-            if id.is_none_or(|id| !self.shards.contains_key(&id)) {
+            if !known.contains(&path.as_path()) {
                 disk.remove_dir_all(&path)?;
             }
         }
@@ -171,23 +180,37 @@ impl StateMachine for ShardsMachine {
         Ok(encode(&reply).into())
     }
 
-    fn checkpoint(&mut self, rows: &mut Rows<'_>) -> Result<(), Fatal> {
-        for dir in std::mem::replace(&mut self.removed_before, std::mem::take(&mut self.removed)) {
-            self.shared.env.disk.remove_dir_all(&dir)?;
-        }
-        let base = IndexShared::translog_path(self.group);
+    fn capture(&mut self, rows: &mut Rows<'_>) -> Result<(), Fatal> {
         self.files.clear();
         for (id, copy) in &self.shards {
-            copy.stream.begin_checkpoint();
-            copy.stream.sync()?;
             let row = row_of(copy);
-            for segment in &row.segments {
-                let path = format!("{base}/{}/{}", id.dir_name(), segment.file_name());
-                self.files.push(SnapshotFile { path, len: segment.len });
+            self.files.extend(files_of(self.group, &row));
+            let bytes = encode(&row);
+            if self.captured.get(id) != Some(&bytes) {
+                rows.put(&row_key(*id), bytes.clone());
+                self.captured.insert(*id, bytes);
+                self.unsynced.insert(*id, copy.stream.clone());
             }
-            rows.put(&row_key(*id), encode(&row));
         }
         Ok(())
+    }
+
+    fn begin_checkpoint(&mut self) -> DiskWork {
+        let streams: Vec<_> = std::mem::take(&mut self.unsynced).into_values().collect();
+        let all = self.shards.values();
+        let trimmed: Vec<_> = all.flat_map(|copy| copy.stream.begin_checkpoint()).collect();
+        // The checkpoint that has their last bytes is durable.
+        self.removed.iter().for_each(|copy| copy.close());
+        let gone = std::mem::replace(&mut self.removed_before, std::mem::take(&mut self.removed));
+        let shared = self.shared.clone();
+        Box::new(move || {
+            streams.iter().try_for_each(Stream::sync)?;
+            shared.writer.delete(trimmed);
+            for copy in gone {
+                shared.env.disk.remove_dir_all(copy.stream.dir())?;
+            }
+            Ok(())
+        })
     }
 
     fn release(&mut self) -> Result<(), Fatal> {
@@ -195,22 +218,22 @@ impl StateMachine for ShardsMachine {
             copy.close();
             self.shared.remove_copy(id);
         }
+        self.removed.iter().chain(&self.removed_before).for_each(|copy| copy.close());
         Ok(())
     }
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
         self.release()?;
+        self.captured.clear();
+        self.unsynced.clear();
         self.removed.clear();
         self.removed_before.clear();
         self.files.clear();
-        let base = IndexShared::translog_path(self.group);
         for (key, value) in rows.scan(b"s")? {
             let id = parse_row_key(&key)?;
             let row: ShardRow = decode(&value)?;
-            for segment in &row.segments {
-                let path = format!("{base}/{}/{}", id.dir_name(), segment.file_name());
-                self.files.push(SnapshotFile { path, len: segment.len });
-            }
+            self.files.extend(files_of(self.group, &row));
+            self.captured.insert(id, value.to_vec());
             let copy = Arc::new(self.open_shard(id, row, rows)?);
             self.shards.insert(id, copy.clone());
             self.shared.put_copy(copy);
@@ -234,8 +257,19 @@ impl StateMachine for ShardsMachine {
     }
 }
 
+fn files_of(group: GroupId, row: &ShardRow) -> impl Iterator<Item = SnapshotFile> + use<'_> {
+    let base = IndexShared::translog_path(group);
+    row.segments.iter().map(move |segment| SnapshotFile {
+        path: format!("{base}/{}/{}", row.dir, segment.file_name()),
+        len: segment.len,
+        crc: segment.crc,
+    })
+}
+
 fn row_of(copy: &ShardCopy) -> ShardRow {
+    let dir = copy.stream.dir().file_name().map(|name| name.to_string_lossy().into_owned());
     copy.with_live(|live| ShardRow {
+        dir: dir.unwrap_or_default(),
         next_seq_no: live.next_seq_no,
         primary_term: live.primary_term,
         raft_term: live.raft_term,

@@ -113,7 +113,10 @@ impl IndexService {
     /// Changes the catalog, and lets the other nodes see the change before it returns.
     pub(crate) async fn change(&self, command: &CatalogCommand) -> Result<CatalogDone, EsError> {
         let applied = self.groups.m0.propose(tags::INDEX, encode(command).into()).await;
-        let applied = applied.map_err(|e| propose_error(&e))?;
+        let applied = applied.map_err(|error| match (command, &error) {
+            (CatalogCommand::Create(_), ProposeError::DiskReserve { .. }) => create_blocked(),
+            _ => propose_error(&error),
+        })?;
         let reply: CatalogReply =
             decode(&applied.reply).map_err(|e| EsError::internal(e.to_string()))?;
         match reply {
@@ -174,6 +177,13 @@ pub(crate) fn disk_reserve() -> EsError {
         "blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has \
          read-only-allow-delete block];",
     )
+}
+
+/// The error of creating an index then: Elasticsearch blocks it when all disks are past their
+/// high watermark.
+fn create_blocked() -> EsError {
+    let reason = "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];";
+    EsError::new(403, "cluster_block_exception", reason)
 }
 
 /// Starts a feeder for each copy that appears.

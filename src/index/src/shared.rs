@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use segment::SegmentWriter;
 use tokio::sync::watch;
 
+use crate::budget::{NodeLag, WriterBudget};
 use crate::catalog::CatalogMachine;
 use crate::copy::ShardCopy;
 use crate::machine::ShardsMachine;
@@ -24,6 +25,8 @@ pub struct IndexShared {
     catalog_version: watch::Sender<u64>,
     copies: RwLock<BTreeMap<ShardId, Arc<ShardCopy>>>,
     copies_version: watch::Sender<u64>,
+    pub(crate) writers: Arc<WriterBudget>,
+    pub(crate) lag: Arc<NodeLag>,
 }
 
 impl IndexShared {
@@ -37,6 +40,8 @@ impl IndexShared {
             catalog_version: watch::Sender::new(0),
             copies: RwLock::default(),
             copies_version: watch::Sender::new(0),
+            writers: Arc::default(),
+            lag: Arc::default(),
         })
     }
 

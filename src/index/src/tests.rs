@@ -222,9 +222,13 @@ async fn a_mark_stays_when_a_field_cannot_be_mapped_for_a_while() {
     assert!(solo.service.marks(&meta, "p").await.unwrap().is_empty());
     assert_eq!(solo.docs(&meta).await, 0);
     solo.no_master.store(false, Ordering::Relaxed);
-    let done = solo.service.apply_marked(&meta, 0, mark(), docs()).await.unwrap();
-    // What is wrong with a document itself does not hold the mark up.
-    assert_eq!(done.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+    // What is wrong with a document itself is told before the mark passes it.
+    let failed = solo.service.apply_marked(&meta, 0, mark(), docs()).await.unwrap_err();
+    let MarkedError::Refused(refused) = failed else { panic!("{failed:?}") };
+    assert_eq!(refused.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [2]);
+    assert!(solo.service.marks(&meta, "p").await.unwrap().is_empty());
+    let good = docs()[..2].to_vec();
+    solo.service.apply_marked(&meta, 0, mark(), good).await.unwrap();
     assert_eq!(solo.service.marks(&meta, "p").await.unwrap()[&(0, 0)], 3);
     assert_eq!(solo.docs(&meta).await, 2);
 }
@@ -261,7 +265,8 @@ fn translog(restarts: bool) -> Vec<u8> {
         }
         if restarts {
             let mut rows = consensus::Rows::new(&store, &mut pending, tags::INDEX);
-            machine.checkpoint(&mut rows).unwrap();
+            machine.capture(&mut rows).unwrap();
+            machine.begin_checkpoint()().unwrap();
             machine.release().unwrap();
             machine = shared.machine_data(group);
             machine.restore(&rows).unwrap();

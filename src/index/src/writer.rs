@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{LoggedOp, MarkChange, OpsCommand, OpsReply, ShardCommand};
 use crate::copy::{DocState, ShardCopy};
 use crate::error::EsError;
-use crate::limits::{COMMAND_BYTES, COMMAND_OPS, COPY_LAG_BYTES};
+use crate::limits::{COMMAND_BYTES, COMMAND_OPS};
 use crate::wire::Writer;
 use crate::write::{Evaluated, Outcome, ShardNames, WriteOp, WriteResult, evaluate};
 
@@ -108,7 +108,7 @@ pub(crate) async fn run(
 /// Back-pressure: what was applied but not indexed here is bounded.
 async fn wait_for_room(copy: &ShardCopy) {
     let mut searchable = copy.watch_searchable();
-    while copy.lag_bytes() > COPY_LAG_BYTES && !copy.is_closed() {
+    while copy.is_full() && !copy.is_closed() {
         copy.want_searchable(copy.next_seq_no());
         // The sender lives in the copy; a timeout only makes a closed copy noticed.
         let _ = tokio::time::timeout(Duration::from_millis(200), searchable.changed()).await;
@@ -123,10 +123,11 @@ fn answer(batch: Batch, reply: WriteReply) {
 /// Takes batches off the queue, one command's worth, and answers them.
 async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Batch>) {
     let leadership = group.leadership();
-    if !leadership.ready_here || !copy.is_started() {
+    if !leadership.ready_here || !copy.knows_all() {
         waiting.drain(..).for_each(|batch| answer(batch, WriteReply::NotReady));
         return;
     }
+    copy.set_led(leadership.term);
     let taken = take_batches(waiting);
     let base_seq_no = copy.next_seq_no();
     let evaluation = {
@@ -147,8 +148,8 @@ async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Ba
             taken.into_iter().for_each(|batch| answer(batch, reply.clone()));
             return;
         }
-        // A mark says that its documents were written or refused for good.
-        if let Some(error) = staged.passing_error() {
+        // A mark says that its documents were written; those refused for good were left out.
+        if let Some(error) = staged.error() {
             taken.into_iter().for_each(|batch| answer(batch, WriteReply::Failed(error.clone())));
             return;
         }
@@ -195,11 +196,11 @@ fn stage(copy: &ShardCopy, batches: &[Batch], base_seq_no: u64) -> Staged {
 }
 
 impl Staged {
-    fn passing_error(&self) -> Option<EsError> {
+    fn error(&self) -> Option<EsError> {
         let slots = self.results.iter().flatten();
         slots.into_iter().find_map(|slot| match slot {
-            Slot::Error(error) if error.passes() => Some(error.clone()),
-            _ => None,
+            Slot::Error(error) => Some(error.clone()),
+            Slot::Answer(_) | Slot::Logged { .. } => None,
         })
     }
 

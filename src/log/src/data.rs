@@ -6,8 +6,10 @@
 //! `gr…`: consumer groups. Numbers are big-endian; group and source have a u16 length before
 //! them. Replica and producer rows are written at checkpoints only, the others in apply.
 //!
-//! Invariant: files that a durable checkpoint speaks of exist until a later checkpoint is
-//! durable; directories of deleted replicas therefore go at the second checkpoint after.
+//! Invariant: files that a durable checkpoint speaks of exist, with all that belongs to it, until
+//! a later checkpoint is durable. A checkpoint syncs files while apply goes on, so a deleted
+//! replica keeps its stream open until the next checkpoint begins, when the one before is
+//! durable; its directory goes at the second, when no peer copies from it any more.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use base::codec;
 use bytes::Bytes;
-use consensus::{ApplyAt, Fatal, Rows, SnapshotFile, StateMachine};
+use consensus::{ApplyAt, DiskWork, Fatal, Rows, SnapshotFile, StateMachine};
 use parking_lot::Mutex;
 use segment::Stream;
 
@@ -70,17 +72,19 @@ pub(crate) mod keys {
 pub(crate) struct DataMachine {
     shared: LogShared,
     view: Arc<GroupView>,
-    /// Deleted since the latest checkpoint, and before it.
+    /// Deleted since the latest checkpoint began, and before it.
     removed: Vec<Arc<Partition>>,
     removed_before: Vec<Arc<Partition>>,
-    /// Files of the latest checkpoint.
+    /// Files of the state captured last.
     files: BTreeMap<PartKey, Vec<SnapshotFile>>,
+    /// Streams that were captured and await the checkpoint's sync.
+    unsynced: BTreeMap<PartKey, Stream>,
 }
 
 impl DataMachine {
     pub(crate) fn new(shared: LogShared, view: Arc<GroupView>) -> Self {
-        let (removed, removed_before, files) = Default::default();
-        Self { shared, view, removed, removed_before, files }
+        let (removed, removed_before, files, unsynced) = Default::default();
+        Self { shared, view, removed, removed_before, files, unsynced }
     }
 
     fn produce(&self, at: &ApplyAt, key: &PartKey, batch: &Bytes) -> Result<ProduceReply, Fatal> {
@@ -232,7 +236,6 @@ impl DataMachine {
     ) -> Result<ControlReply, Fatal> {
         let part = self.view.parts.write().remove(key);
         let Some(part) = part else { return Ok(ControlReply::Done) };
-        part.stream.close();
         for kind in [b'R', b'P', b'L'] {
             for (row, _) in rows.scan(&keys::part(kind, key))? {
                 rows.delete(&row);
@@ -241,16 +244,6 @@ impl DataMachine {
         self.removed.push(part);
         self.view.changes.send_modify(|n| *n += 1);
         Ok(ControlReply::Done)
-    }
-
-    /// Deletes what no durable checkpoint speaks of any more.
-    fn forget_removed(&mut self) {
-        let gone = std::mem::replace(&mut self.removed_before, std::mem::take(&mut self.removed));
-        for part in gone {
-            if let Err(error) = part.stream.clone().remove() {
-                tracing::warn!(dir = %part.dir, "a deleted replica stays until restart: {error}");
-            }
-        }
     }
 
     fn write_rows(&mut self, part: &Partition, rows: &mut Rows<'_>) {
@@ -268,14 +261,17 @@ impl DataMachine {
         let row = part.row(&state);
         rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
         self.files.insert(part.key, self.snapshot_files(&row));
+        self.unsynced.insert(part.key, part.stream.clone());
         state.dirty = false;
     }
 
     fn snapshot_files(&self, row: &PartRow) -> Vec<SnapshotFile> {
         let group = self.view.group;
         let path = |name: String| format!("parts/{group}/{}/{name}", row.dir);
-        let file =
-            |s: &segment::SegmentInfo| SnapshotFile { path: path(s.file_name()), len: s.len };
+        let file = |s: &segment::SegmentInfo| {
+            let (path, len, crc) = (path(s.file_name()), s.len, s.crc);
+            SnapshotFile { path, len, crc }
+        };
         row.segments.iter().map(file).collect()
     }
 }
@@ -353,24 +349,47 @@ impl StateMachine for DataMachine {
         }
     }
 
-    fn checkpoint(&mut self, rows: &mut Rows<'_>) -> Result<(), Fatal> {
-        self.forget_removed();
-        let parts = self.view.all();
-        parts.iter().for_each(|part| part.stream.begin_checkpoint());
+    fn capture(&mut self, rows: &mut Rows<'_>) -> Result<(), Fatal> {
         self.files.retain(|key, _| self.view.parts.read().contains_key(key));
-        let dirty: Vec<_> = parts.into_iter().filter(|p| p.state.lock().dirty).collect();
-        sync_all(dirty.iter().map(|p| p.stream.clone()).collect(), SYNC_THREADS)?;
-        for part in dirty {
+        let parts = self.view.all();
+        for part in parts.into_iter().filter(|p| p.state.lock().dirty) {
             self.write_rows(&part, rows);
         }
         Ok(())
     }
 
+    fn begin_checkpoint(&mut self) -> DiskWork {
+        let streams: Vec<_> = std::mem::take(&mut self.unsynced).into_values().collect();
+        let trimmed = self.view.all().iter().flat_map(|p| p.stream.begin_checkpoint()).collect();
+        // The checkpoint that has their last bytes is durable.
+        self.removed.iter().for_each(|part| part.stream.close());
+        let gone = std::mem::replace(&mut self.removed_before, std::mem::take(&mut self.removed));
+        let writer = self.shared.0.writer.clone();
+        Box::new(move || {
+            sync_all(streams, SYNC_THREADS)?;
+            writer.delete(trimmed);
+            for part in gone {
+                if let Err(error) = part.stream.clone().remove() {
+                    tracing::warn!(dir = %part.dir, "a deleted replica stays until restart: {error}");
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn release(&mut self) -> Result<(), Fatal> {
+        let parts = self.view.all();
+        let removed = self.removed.iter().chain(&self.removed_before);
+        parts.iter().chain(removed).for_each(|part| part.stream.close());
+        Ok(())
+    }
+
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
-        let old = std::mem::take(&mut *self.view.parts.write());
-        old.values().for_each(|part| part.stream.close());
+        self.release()?;
+        self.view.parts.write().clear();
         self.removed.clear();
         self.removed_before.clear();
+        self.unsynced.clear();
         self.files.clear();
         let disk = &self.shared.0.env.disk;
         let dir = self.shared.group_dir(self.view.group);

@@ -121,7 +121,7 @@ fn log_error(error: &log::LogError) -> AdminError {
     match error {
         LogError::UnknownTopicOrPartition => AdminError::not_found(error),
         LogError::TopicExists(_) => AdminError { status: 409, message: error.to_string() },
-        LogError::NotLeader { .. } => AdminError::unavailable(error),
+        LogError::NotLeader { .. } | LogError::Storage(_) => AdminError::unavailable(error),
         _ => AdminError::bad_request(error),
     }
 }

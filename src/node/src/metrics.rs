@@ -49,6 +49,9 @@ pub(crate) fn render(node: &NodeAdmin) -> String {
     for (name, help, value) in counters {
         family(&mut out, name, "counter", help, &plain(float(value)));
     }
+    let damaged = plain(float(node.cluster.damaged_copies()));
+    let help = "Files of snapshots that came damaged and were refused.";
+    family(&mut out, "trine_snapshot_damaged_files_total", "counter", help, &damaged);
     groups(&mut out, node);
     out
 }

@@ -82,19 +82,28 @@ impl SlotReset for Resets {
 }
 
 /// Whether a command needs disk space; such commands are refused below the reserve. First bytes
-/// of commands are their kinds, see `log::command` and `index::command`. The block store keeps
-/// its own reserve, because its bytes do not come as commands.
+/// of commands are their kinds: see `log::command`, `index::command` and `flow::state`. The
+/// block store keeps its own reserve, because its bytes do not come as commands. Deleting,
+/// trimming, committing offsets and all that keeps the cluster going never grows.
 pub(crate) fn grows(group: GroupId, tag: u8, command: &[u8]) -> bool {
     const LOG_PRODUCE: u8 = 1;
     const LOG_ONCE: u8 = 2;
     const INDEX_OPS: u8 = 3;
-    let kind = command.first().copied();
-    group.data_number().is_some()
-        && match tag {
-            tags::LOG => kind == Some(LOG_PRODUCE) || kind == Some(LOG_ONCE),
-            tags::INDEX => kind == Some(INDEX_OPS),
-            _ => false,
+    const CREATE_TOPIC: u8 = 0;
+    const CREATE_PARTITIONS: u8 = 2;
+    const CREATE_INDEX: u8 = 0;
+    const PUT_PIPELINE: u8 = 0;
+    let Some(kind) = command.first().copied() else { return false };
+    match (tag, group) {
+        (tags::LOG, GroupId::M0) => [CREATE_TOPIC, CREATE_PARTITIONS].contains(&kind),
+        (tags::INDEX, GroupId::M0) => kind == CREATE_INDEX,
+        (tags::FLOW, GroupId::M0) => kind == PUT_PIPELINE,
+        (tags::LOG, group) if group.data_number().is_some() => {
+            [LOG_PRODUCE, LOG_ONCE].contains(&kind)
         }
+        (tags::INDEX, group) if group.data_number().is_some() => kind == INDEX_OPS,
+        _ => false,
+    }
 }
 
 /// Row readers of a service in every data group, by number.

@@ -17,6 +17,7 @@ mod layout;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -132,7 +133,8 @@ pub struct ShardSnapshot {
 /// One copy of a shard.
 pub struct Shard {
     path: PathBuf,
-    options: ShardOptions,
+    /// Memory of the next writer.
+    writer_bytes: AtomicUsize,
     index: Index,
     directory: DeferredDirectory,
     fields: Fields,
@@ -178,7 +180,7 @@ impl Shard {
         let state = WriteState { payload: payload.user, ..WriteState::default() };
         Ok(Self {
             path: path.to_owned(),
-            options,
+            writer_bytes: AtomicUsize::new(options.writer_bytes),
             index,
             directory,
             fields,
@@ -192,6 +194,12 @@ impl Shard {
     /// Where the shard lives.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Memory of the writer that the next operation makes, in bytes; at least 15 MB. One that is
+    /// there keeps its own until [`Self::release_writer`].
+    pub fn set_writer_bytes(&self, bytes: usize) {
+        self.writer_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Replaces the mapping. It must be an extension of the one before.
@@ -255,7 +263,7 @@ impl Shard {
     fn new_writer(&self) -> Result<IndexWriter> {
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
-            .memory_budget_per_thread(self.options.writer_bytes)
+            .memory_budget_per_thread(self.writer_bytes.load(Ordering::Relaxed))
             .num_merge_threads(1)
             .build();
         let writer = self.index.writer_with_options(options)?;

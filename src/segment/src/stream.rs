@@ -251,20 +251,14 @@ impl Stream {
         self.0.shared.memory.fetch_sub(freed, Ordering::Relaxed);
     }
 
-    /// To be called at the beginning of each checkpoint: deletes the files of segments that were
-    /// trimmed before the previous call, of which no durable checkpoint speaks any more.
-    pub fn begin_checkpoint(&self) {
-        let gone = {
-            let mut state = self.0.state.lock();
-            let state = &mut *state;
-            std::mem::replace(&mut state.trimmed_before, std::mem::take(&mut state.trimmed))
-        };
-        for segment in gone {
-            let path = segment_path(&self.0.dir, segment);
-            if let Err(error) = self.0.shared.disk.remove_file(&path) {
-                tracing::warn!("a trimmed segment stays until the next start: {error}");
-            }
-        }
+    /// To be called at the beginning of each checkpoint: the files of segments that were trimmed
+    /// before the previous call, of which no durable checkpoint speaks any more. The caller
+    /// deletes them with [`SegmentWriter::delete`], off the apply path.
+    pub fn begin_checkpoint(&self) -> Vec<PathBuf> {
+        let mut state = self.0.state.lock();
+        let state = &mut *state;
+        let gone = std::mem::replace(&mut state.trimmed_before, std::mem::take(&mut state.trimmed));
+        gone.into_iter().map(|segment| segment_path(&self.0.dir, segment)).collect()
     }
 
     /// Drops what is unwritten and refuses appends from now on; files stay as they are.

@@ -102,6 +102,15 @@ impl SegmentWriter {
         }
     }
 
+    /// Deletes files that [`crate::Stream::begin_checkpoint`] named.
+    pub fn delete(&self, files: Vec<PathBuf>) {
+        for path in files {
+            if let Err(error) = self.shared.disk.remove_file(&path) {
+                tracing::warn!("a trimmed segment stays until the next start: {error}");
+            }
+        }
+    }
+
     /// Numbers for metrics.
     pub fn stats(&self) -> WriterStats {
         WriterStats {

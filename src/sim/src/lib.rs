@@ -3,7 +3,8 @@
 //!
 //! # What runs
 //! The real write-ahead log, consensus, segments and log, on [`net::SimNet`] for sockets,
-//! `base`'s `SimDisk` for disks and tokio's paused clock for time. Clients propose to a list
+//! `base`'s `SimDisk` for disks and tokio's paused clock for time. One seed in five keeps rows in
+//! sled on the real disk, and damages what it left before each start. Clients propose to a list
 //! machine and produce to a topic while [`faults`] crashes nodes (killed processes, power loss
 //! with lost or torn unsynced writes, power cuts in the middle of a write or of recovery, one
 //! node or all at once), cuts the network both ways or one way, slows it and breaks

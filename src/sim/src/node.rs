@@ -11,10 +11,11 @@ use base::limits::KIB;
 use base::{Env, GroupId, NodeId, TaskGroup};
 use consensus::identity::NodeFile;
 use consensus::{
-    Cluster, ClusterOptions, Ground, MemStore, SlotReset, StateMachine, TableStore, tags,
+    Cluster, ClusterOptions, Ground, MemStore, SledDb, SlotReset, StateMachine, TableStore, tags,
 };
 use log::{LogOptions, LogService, LogShared};
 use segment::{SegmentWriter, WriterOptions, Writing};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use wal::{SyncMode, Wal};
 
@@ -38,6 +39,8 @@ pub struct Hardware {
     clock: Arc<dyn Clock>,
     random: SeededRandom,
     keep_log_bytes: u64,
+    /// Where sled keeps its image, on a real disk; without it rows are in memory.
+    sled: Option<TempDir>,
 }
 
 impl Hardware {
@@ -47,12 +50,14 @@ impl Hardware {
         let skew_ms = i64::try_from(random.below(2_000)).unwrap_or(0);
         // Small logs make nodes that were away need a snapshot.
         let keep_log_bytes = [0, 256 << 10, 1 << 30][usize::from(seed.to_le_bytes()[0] % 3)];
+        let sled = (seed % 5 == 3).then(|| tempfile::tempdir().expect("a real disk for sled"));
         Self {
             node,
             disk: SimDisk::new(random.next_u64()),
             clock: Arc::new(TokioClock::new(EPOCH_MS + skew_ms)),
             random,
             keep_log_bytes,
+            sled,
         }
     }
 
@@ -79,6 +84,14 @@ impl Hardware {
             keep_spare_files: 1,
             ..wal::Options::new("/data/wal".into())
         }
+    }
+
+    /// The rows' image after a crash: whatever sled left is damaged before it is opened.
+    fn open_sled(&self) -> std::io::Result<Option<SledDb>> {
+        let Some(dir) = &self.sled else { return Ok(None) };
+        let path = dir.path().join("meta.sled");
+        damage(&path, &self.random)?;
+        SledDb::open_blank(&path).map(Some)
     }
 
     /// Starts a life on `disk`. `drivers` holds the tasks that write the logs; they end by
@@ -114,7 +127,13 @@ impl Hardware {
         let writer = SegmentWriter::start(&env, writer);
         let shared = LogShared::new(env.clone(), dir, writer.clone()).map_err(text)?;
         let machines = |group| machines(&shared, group);
-        let tables = |_| Ok(Arc::new(MemStore::default()) as Arc<dyn TableStore>);
+        let sled = self.open_sled().map_err(text)?;
+        let tables = |id: GroupId| -> std::io::Result<Arc<dyn TableStore>> {
+            match &sled {
+                Some(db) => Ok(Arc::new(db.store(&id.to_string())?)),
+                None => Ok(Arc::new(MemStore::default())),
+            }
+        };
         let ground = Ground { file, wal: wal.clone(), link: port.clone(), tables: &tables };
         let started = Cluster::start_on(&env, self.options(), ground, &machines, &tasks).await;
         let cluster = started.map_err(|e| {
@@ -131,6 +150,30 @@ impl Hardware {
         let ended = CancellationToken::new();
         Ok(Life { node: self.node, cluster, log, disk, ended, tasks, writer })
     }
+}
+
+/// Cuts files short, overwrites their beginnings and removes some, as chance has it.
+#[expect(clippy::disallowed_methods, reason = "sled writes to the real disk, past the simulated")]
+fn damage(dir: &Path, random: &SeededRandom) -> std::io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if !path.is_file() {
+            continue;
+        }
+        match random.below(4) {
+            0 => std::fs::remove_file(&path)?,
+            1 => std::fs::write(&path, random.next_u64().to_le_bytes())?,
+            2 => {
+                let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+                file.set_len(random.below(file.metadata()?.len() + 1))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn machines(shared: &LogShared, group: GroupId) -> Vec<(u8, Box<dyn StateMachine>)> {

@@ -109,4 +109,6 @@ pub mod methods {
     pub const ADOPT: u16 = 9;
     /// Let me take a slot.
     pub const JOIN: u16 = 10;
+    /// Is your disk below its reserve.
+    pub const DISK: u16 = 11;
 }

@@ -1,7 +1,7 @@
 //! One Raft group: proposals merged into entries, reads made linearizable, leadership watched.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,8 +53,9 @@ struct Pending {
 pub(crate) struct NodeLimits {
     /// Bytes of commands between proposal and reply, one permit per KiB.
     pub(crate) budget: Arc<Semaphore>,
-    /// Set while the disk is below its reserve.
-    pub(crate) disk_low: Arc<AtomicBool>,
+    /// A node whose disk is below its reserve, 0 when there is none known. Every node stores
+    /// everything, so one without room stops the writes of all.
+    pub(crate) disk_low: Arc<AtomicU16>,
     /// Which commands are refused then.
     pub(crate) growing: Growing,
 }
@@ -66,6 +67,9 @@ pub(crate) struct RaftGroup {
     pub(crate) link: Arc<dyn Link>,
     /// Held while a snapshot is pulled and installed.
     pub(crate) installing: Mutex<()>,
+    /// Held during a checkpoint, and while a snapshot is installed: a checkpoint taken before
+    /// must not become current after it.
+    pub(crate) checkpointing: Mutex<()>,
     /// Held while this leader replaces a member.
     pub(crate) joining: Mutex<()>,
     limits: NodeLimits,
@@ -88,6 +92,7 @@ impl RaftGroup {
             shared,
             link,
             installing: Mutex::new(()),
+            checkpointing: Mutex::new(()),
             joining: Mutex::new(()),
             limits,
             queue,
@@ -224,8 +229,8 @@ impl RaftGroup {
             return Some(ProposeError::TooLarge { bytes, limit });
         }
         let low = self.limits.disk_low.load(Ordering::Relaxed);
-        if low && (self.limits.growing)(self.group(), tag, command) {
-            return Some(ProposeError::DiskReserve { node: self.link.me() });
+        if low != 0 && (self.limits.growing)(self.group(), tag, command) {
+            return Some(ProposeError::DiskReserve { node: NodeId(low) });
         }
         None
     }
@@ -396,5 +401,40 @@ impl Group for RaftGroup {
         };
         let done = tokio::time::timeout(READ_TIMEOUT, barrier).await;
         done.unwrap_or(Err(ReadError { group }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(len: usize, term: Option<u64>) -> Pending {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let item = Item { tag: 1, body: vec![0; len].into() };
+        Pending { item, term, answer: oneshot::channel().0, permit }
+    }
+
+    /// How many commands go into each entry.
+    fn entries(commands: &[(usize, Option<u64>)]) -> Vec<usize> {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        for (len, term) in commands {
+            assert!(queue.try_send(pending(*len, *term)).is_ok());
+        }
+        let mut sizes = Vec::new();
+        let mut left = waiting.try_recv().ok();
+        while let Some(first) = left.take() {
+            let (batch, rest) = merge(first, &mut waiting);
+            sizes.push(batch.len());
+            left = rest.or_else(|| waiting.try_recv().ok());
+        }
+        sizes
+    }
+
+    #[test]
+    fn what_waits_shares_an_entry_up_to_its_limit_and_never_across_terms() {
+        assert_eq!(entries(&[(10, None); 50]), [50]);
+        assert_eq!(entries(&[(MERGE_BYTES / 2, None); 5]), [2, 2, 1]);
+        assert_eq!(entries(&[(5 * MERGE_BYTES, None), (1, None), (1, None)]), [1, 2]);
+        assert_eq!(entries(&[(1, None), (1, Some(3)), (1, Some(3)), (1, Some(4))]), [1, 2, 1]);
     }
 }

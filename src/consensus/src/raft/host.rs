@@ -2,12 +2,14 @@
 //!
 //! Rows go to the table store with every entry; RAM state and files are made durable by
 //! checkpoints. A checkpoint has two halves: [`Host::checkpoint`] runs between two entries and
-//! takes what changed, [`super::checkpoint::CheckpointDir::add`] writes it off the apply path.
+//! takes what changed; the machines' disk work and [`super::checkpoint::CheckpointDir::add`]
+//! bring it to disk while apply goes on.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use base::crc::crc32c_append;
 use base::{Env, GroupId};
@@ -23,8 +25,11 @@ use super::checkpoint::{CheckpointDir, Position};
 use super::types::{
     Commands, Entry, LogId, Replies, SnapshotMeta, StoredMembership, Types, invalid,
 };
-use crate::machine::{ApplyAt, Fatal, SnapshotFile, StateMachine};
+use crate::machine::{ApplyAt, DiskWork, Fatal, SnapshotFile, StateMachine};
 use crate::table::{Rows, TableStore};
+
+/// Rows put into the table store at once at start.
+const LOAD_ROWS: usize = 4096;
 
 type Pending = BTreeMap<Vec<u8>, Option<Bytes>>;
 
@@ -62,9 +67,20 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) data_dir: PathBuf,
     pub(crate) store: Arc<dyn TableStore>,
-    pub(crate) checkpoints: Mutex<CheckpointDir>,
+    pub(crate) checkpoints: CheckpointDir,
     /// Term and index of the last applied entry.
     pub(crate) applied: watch::Sender<(u64, u64)>,
+    /// Files of offered snapshots that came damaged.
+    pub(crate) damaged_copies: AtomicU64,
+}
+
+impl Taken {
+    /// Second half, before the log is waited for: makes files durable.
+    pub(crate) fn sync_files(&mut self, group: GroupId) -> io::Result<()> {
+        std::mem::take(&mut self.work)
+            .into_iter()
+            .try_for_each(|work| work().map_err(|e| fatal(group, &e)))
+    }
 }
 
 /// The state machines of one group.
@@ -79,10 +95,13 @@ pub(crate) struct Host {
     time_ms: i64,
 }
 
-/// First half of a checkpoint, to be written by [`CheckpointDir::add`].
+/// First half of a checkpoint: what was taken between two entries.
 pub(crate) struct Taken {
     pub(crate) position: Position,
+    /// To be written by [`CheckpointDir::add`], after the work.
     pub(crate) changes: Pending,
+    /// To be done off the apply path.
+    pub(crate) work: Vec<DiskWork>,
 }
 
 fn fatal(group: GroupId, error: &Fatal) -> io::Error {
@@ -104,15 +123,13 @@ impl Host {
     }
 
     fn load(&mut self) -> io::Result<()> {
-        let (position, rows) = {
-            let dir = self.shared.checkpoints.lock();
-            let position = dir.current().map(|c| c.position.clone()).unwrap_or_default();
-            (position, dir.load()?)
-        };
+        let current = self.shared.checkpoints.current();
+        let position = current.map(|c| c.position.clone()).unwrap_or_default();
         self.shared.store.clear()?;
-        let rows: Vec<_> = rows.into_iter().map(|(k, v)| (k, Some(v))).collect();
-        for part in rows.chunks(4096) {
-            self.shared.store.write_batch(position.applied_index(), part)?;
+        let mut rows = self.shared.checkpoints.load()?.peekable();
+        while rows.peek().is_some() {
+            let part = rows.by_ref().take(LOAD_ROWS).collect::<io::Result<Vec<_>>>()?;
+            self.shared.store.write_batch(position.applied_index(), &part)?;
         }
         self.dirty.clear();
         self.applied = position.applied_id();
@@ -133,25 +150,26 @@ impl Host {
         if self.applied.is_none_or(|id| id.index == last) {
             return Ok(None);
         }
+        self.capture()?;
+        let files = self.machines.values_mut().flat_map(|m| m.get_mut().files()).collect();
+        let position = Position::new(self.applied, &self.membership, self.time_ms, files);
+        let work = self.machines.values_mut().map(|m| m.get_mut().begin_checkpoint()).collect();
+        Ok(Some(Taken { position, changes: std::mem::take(&mut self.dirty), work }))
+    }
+
+    /// Moves all RAM state into rows.
+    fn capture(&mut self) -> io::Result<()> {
         let mut pending = Pending::new();
         for (tag, machine) in &mut self.machines {
             let mut rows = Rows::new(&*self.shared.store, &mut pending, *tag);
-            machine.get_mut().checkpoint(&mut rows).map_err(|e| fatal(self.shared.group, &e))?;
+            machine.get_mut().capture(&mut rows).map_err(|e| fatal(self.shared.group, &e))?;
         }
-        self.commit(pending)?;
-        let files = self.machines.values_mut().flat_map(|m| m.get_mut().files()).collect();
-        let position = Position::new(self.applied, &self.membership, self.time_ms, files);
-        Ok(Some(Taken { position, changes: std::mem::take(&mut self.dirty) }))
+        self.commit(pending)
     }
 
     /// Applied index and a checksum over all replicated state, equal on every node.
     pub(crate) fn digest(&mut self) -> io::Result<(u64, u32)> {
-        let mut pending = Pending::new();
-        for (tag, machine) in &mut self.machines {
-            let mut rows = Rows::new(&*self.shared.store, &mut pending, *tag);
-            machine.get_mut().checkpoint(&mut rows).map_err(|e| fatal(self.shared.group, &e))?;
-        }
-        self.commit(pending)?;
+        self.capture()?;
         let mut crc = 0;
         let mut add = |bytes: &[u8]| crc = crc32c_append(crc, bytes);
         for (tag, machine) in &mut self.machines {
@@ -229,7 +247,7 @@ impl Host {
             super::snapshot::place(&self.shared, &staged.dir, piece)?;
         }
         let position = manifest.position.clone();
-        self.shared.checkpoints.lock().install(position, &manifest.rows, &staged.dir)?;
+        self.shared.checkpoints.install(position, &manifest.rows, &staged.dir)?;
         self.shared.env.disk.remove_dir_all(&staged.dir)?;
         self.load()
     }
@@ -277,8 +295,7 @@ impl RaftStateMachine<Types> for Host {
 type SnapshotOf = openraft::type_config::alias::SnapshotOf<Types, Manifest>;
 
 fn latest(shared: &Shared) -> io::Result<Option<SnapshotOf>> {
-    let dir = shared.checkpoints.lock();
-    let Some(current) = dir.current() else { return Ok(None) };
+    let Some(current) = shared.checkpoints.current() else { return Ok(None) };
     let snapshot =
         Manifest { position: current.position.clone(), rows: current.rows.clone(), staged: None };
     Ok(Some(Snapshot { meta: current.position.meta()?, snapshot }))

@@ -5,7 +5,10 @@ pub(crate) mod checkpoint;
 pub(crate) mod group;
 pub(crate) mod host;
 pub(crate) mod network;
+pub(crate) mod rows;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+#[cfg(test)]
+mod suite;
 pub(crate) mod types;

@@ -346,7 +346,12 @@ async fn append_result(
 }
 
 fn wire_files(files: &[SnapshotFile]) -> Vec<proto::SnapshotFile> {
-    files.iter().map(|f| proto::SnapshotFile { path: f.path.clone(), len: f.len }).collect()
+    let wire = |f: &SnapshotFile| proto::SnapshotFile {
+        path: f.path.clone(),
+        len: f.len,
+        crc: f.crc,
+    };
+    files.iter().map(wire).collect()
 }
 
 fn encode_offer(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::{GroupId, NodeId};
 use bytes::Bytes;
@@ -23,6 +24,8 @@ use crate::peer::Message;
 pub(crate) struct Server {
     pub(crate) groups: BTreeMap<GroupId, Arc<RaftGroup>>,
     pub(crate) birth: Arc<Birth>,
+    /// Whether this node's own disk is below its reserve.
+    pub(crate) own_disk_low: Arc<AtomicBool>,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -47,6 +50,11 @@ impl RaftHandler for Server {
             methods::READ_INDEX => self.read_index(request),
             methods::SNAPSHOT => self.snapshot(from, request),
             methods::READ_FILE => self.read_file(request),
+            methods::DISK => {
+                let below_reserve = self.own_disk_low.load(Ordering::Relaxed);
+                let reply = proto::DiskReply { below_reserve };
+                Box::pin(std::future::ready(Ok(Message::head(reply.encode_to_vec()))))
+            }
             methods::IDENTITY | methods::ADOPT | methods::JOIN => {
                 let birth = self.birth.clone();
                 Box::pin(async move { birth.answer(method, request).await })
@@ -161,6 +169,7 @@ impl Server {
             let _one_at_a_time = group.installing.lock().await;
             pull(&group.shared, &group.link, from, &mut offer.manifest).await.map_err(text)?;
             let meta = offer.meta().map_err(text)?;
+            let _no_checkpoint = group.checkpointing.lock().await;
             let snapshot = openraft::Snapshot { meta, snapshot: offer.manifest };
             let reply =
                 group.raft.install_full_snapshot(offer.vote, snapshot).await.map_err(text)?;

@@ -4,18 +4,25 @@
 //! range that this node's own last checkpoint does not cover, because committed bytes are equal
 //! on all nodes. Everything lands in a staging folder first; [`super::host::Host`] puts it in
 //! place between two entries.
+//!
+//! The checksum of every file is compared before anything is put in place. Of a data file that
+//! differs the piece is fetched again from the other nodes, whose bytes must be the same; row
+//! files are the sender's own. What no node has whole is reported and the offer refused.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base::crc::crc32c_append;
 use base::env::OpenMode;
 use base::limits::MIB;
 use base::{GroupId, NodeId};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message as _;
+use tracing::{error, warn};
 
 use super::checkpoint::Position;
 use super::host::{Manifest, Piece, Shared, Staged};
@@ -61,7 +68,7 @@ impl Offer {
 fn own_files(files: Vec<proto::SnapshotFile>) -> io::Result<Vec<SnapshotFile>> {
     let own = |f: proto::SnapshotFile| {
         check_path(&f.path)?;
-        Ok(SnapshotFile { path: f.path, len: f.len })
+        Ok(SnapshotFile { path: f.path, len: f.len, crc: f.crc })
     };
     files.into_iter().map(own).collect()
 }
@@ -88,29 +95,38 @@ pub(crate) async fn pull(
     shared.env.disk.create_dir_all(&dir)?;
     for file in &manifest.rows {
         let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-        copy(shared, link, from, file, 0, dir.join(name)).await?;
+        copy(shared, link, &[from], file, &Have::default(), &dir.join(name)).await?;
     }
-    let own = own_lengths(shared)?;
+    let others = link.all().into_iter().filter(|n| ![from, link.me()].contains(n));
+    let places: Vec<NodeId> = std::iter::once(from).chain(others).collect();
+    let own = own_files_here(shared)?;
     let mut pieces = Vec::new();
     for (number, file) in manifest.position.files.iter().enumerate() {
-        let offset = own.iter().find(|f| f.path == file.path).map_or(0, |f| f.len).min(file.len);
-        if offset == file.len && file.len > 0 {
+        // A longer file than the sender's cannot be: this node would not need the snapshot.
+        let have = own.iter().find(|f| f.path == file.path && f.len <= file.len);
+        let have = have.map_or_else(Have::default, |f| Have { len: f.len, crc: f.crc });
+        if have.len == file.len && file.len > 0 && have.crc == file.crc {
             continue;
         }
         let name = format!("piece-{number}");
-        copy(shared, link, from, file, offset, dir.join(&name)).await?;
+        let offset = copy(shared, link, &places, file, &have, &dir.join(&name)).await?;
         pieces.push(Piece { path: file.path.clone(), offset, name });
     }
     manifest.staged = Some(Staged { dir, pieces });
     Ok(())
 }
 
+/// The beginning of a file that this node has, and its checksum.
+#[derive(Clone, Copy, Debug, Default)]
+struct Have {
+    len: u64,
+    crc: u32,
+}
+
 /// Files of this node's last checkpoint that still exist, with the lengths that are durable.
-fn own_lengths(shared: &Shared) -> io::Result<Vec<SnapshotFile>> {
-    let files = {
-        let dir = shared.checkpoints.lock();
-        dir.current().map_or_else(Vec::new, |c| c.position.files.clone())
-    };
+fn own_files_here(shared: &Shared) -> io::Result<Vec<SnapshotFile>> {
+    let current = shared.checkpoints.current();
+    let files = current.map_or_else(Vec::new, |c| c.position.files.clone());
     let mut kept = Vec::new();
     for file in files {
         if shared.env.disk.exists(&shared.data_dir.join(&file.path))? {
@@ -120,17 +136,56 @@ fn own_lengths(shared: &Shared) -> io::Result<Vec<SnapshotFile>> {
     Ok(kept)
 }
 
+/// Copies what is missing of a file into `to` and compares the whole file's checksum, trying
+/// one place after the other, and at last the whole file, should its beginning here be the odd
+/// one. Returns the offset that the copied piece begins at.
 async fn copy(
+    shared: &Arc<Shared>,
+    link: &Arc<dyn Link>,
+    places: &[NodeId],
+    file: &SnapshotFile,
+    have: &Have,
+    to: &Path,
+) -> io::Result<u64> {
+    let mut failure = invalid("no place to copy from");
+    let whole = (have.len > 0).then(Have::default);
+    for have in std::iter::once(*have).chain(whole) {
+        for from in places {
+            let copied = copy_from(shared, link, *from, file, &have, to).await;
+            let (group, path) = (shared.group, &file.path);
+            match copied {
+                Ok(crc) if crc == file.crc => return Ok(have.len),
+                Ok(crc) => {
+                    shared.damaged_copies.fetch_add(1, Ordering::Relaxed);
+                    let expected = file.crc;
+                    error!(%group, node = %from, path, crc, expected, "damaged snapshot file");
+                    failure = invalid(&format!("{path} is damaged at node {from}"));
+                }
+                Err(e) => {
+                    warn!(%group, node = %from, path, "cannot copy a snapshot file: {e}");
+                    failure = e;
+                }
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// Copies from one place; returns the checksum of the whole file as it would be here.
+async fn copy_from(
     shared: &Arc<Shared>,
     link: &Arc<dyn Link>,
     from: NodeId,
     file: &SnapshotFile,
-    start: u64,
-    to: PathBuf,
-) -> io::Result<()> {
-    let target = shared.env.disk.open(&to, OpenMode::ReadWrite)?;
+    have: &Have,
+    to: &Path,
+) -> io::Result<u32> {
+    if shared.env.disk.exists(to)? {
+        shared.env.disk.remove_file(to)?;
+    }
+    let target = shared.env.disk.open(to, OpenMode::ReadWrite)?;
     let mut starts = Vec::new();
-    let mut at = start;
+    let mut at = have.len;
     while at < file.len {
         starts.push(at);
         at += STEP_BYTES;
@@ -140,15 +195,14 @@ async fn copy(
         read_range(link, from, &file.path, at, len)
     });
     let mut parts = ranges.buffered(IN_FLIGHT);
-    let mut written = 0;
+    let (mut written, mut crc) = (0, have.crc);
     while let Some(part) = parts.try_next().await? {
         target.write_all_at(&part, written)?;
         written += part.len() as u64;
+        crc = crc32c_append(crc, &part);
     }
-    if written != file.len - start {
-        return Err(invalid(&format!("{} came short", file.path)));
-    }
-    target.sync()
+    target.sync()?;
+    Ok(crc)
 }
 
 async fn read_range(

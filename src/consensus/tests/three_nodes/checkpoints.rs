@@ -1,0 +1,174 @@
+//! Checkpoints and snapshots: apply goes on while a checkpoint's files are synced and merged;
+//! damaged files of a snapshot are refused.
+
+use std::path::PathBuf;
+
+use base::GroupId;
+
+use crate::bench::{Bench, TAG, key, three, until};
+
+fn group() -> GroupId {
+    GroupId::data(0)
+}
+
+fn checkpoint_of(bench: &Bench, node: u16) -> u64 {
+    let status = bench.cluster(node).status();
+    status.iter().find(|g| g.group == group().to_string()).unwrap().checkpoint
+}
+
+/// Values are applied on node 1 while a sync of a file whose path contains `held` waits.
+async fn apply_goes_on_while_held(bench: &Bench, held: &str, mut number: u64) -> u64 {
+    bench.gate.hold(held);
+    number = bench.put(1, 0, format!("value {number}")).await + 1;
+    until("a checkpoint's sync waits", || bench.gate.waiting() > 0).await;
+    let before = checkpoint_of(bench, 1);
+    let reader = bench.cluster(1).reader(group(), TAG);
+    for _ in 0..30 {
+        let at = bench.put(2, 0, format!("value {number}")).await;
+        assert_eq!(at, number);
+        number += 1;
+        bench.cluster(1).groups().data[0].read_barrier().await.unwrap();
+        let found = reader.get(&key(at)).unwrap().unwrap();
+        assert_eq!(found, format!("value {at}"), "{held}");
+    }
+    assert!(bench.gate.waiting() > 0, "the sync still waits");
+    assert_eq!(checkpoint_of(bench, 1), before, "nothing is a checkpoint before its sync");
+    bench.gate.open();
+    until("the checkpoint is made", || checkpoint_of(bench, 1) > before + 30).await;
+    number
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apply_goes_on_while_a_checkpoint_is_brought_to_disk() {
+    let mut bench = three().await;
+    let mut number = 0;
+    for held in ["parts/d0/", "ckpt/d0/"] {
+        number = apply_goes_on_while_held(&bench, held, number).await;
+    }
+    for node in 1..=3 {
+        bench.stop(node).await;
+    }
+    for node in 1..=3 {
+        bench.start(node).await;
+    }
+    bench.ready().await;
+    assert_eq!(bench.put(1, 0, "after".into()).await, number);
+    bench.equal_digests().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apply_goes_on_while_base_and_deltas_are_merged() {
+    let bench = three().await;
+    // More than half of the smallest base that is ever merged, in one delta.
+    let large = "x".repeat(600 << 10);
+    bench.put(1, 0, large.clone()).await;
+    let first = checkpoint_of(&bench, 1);
+    until("it is in a checkpoint", || checkpoint_of(&bench, 1) > first).await;
+    bench.gate.hold(".base");
+    bench.put(1, 0, large.clone()).await;
+    bench.put(1, 0, large).await;
+    until("the merge waits", || bench.gate.waiting() > 0).await;
+    for number in 3..30 {
+        assert_eq!(bench.put(1, 0, format!("v{number}")).await, number);
+    }
+    assert!(bench.gate.waiting() > 0, "the merge still waits");
+    bench.gate.open();
+    let merged = checkpoint_of(&bench, 1);
+    until("checkpoints go on", || checkpoint_of(&bench, 1) > merged).await;
+    bench.equal_digests().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_waits_for_the_nodes_own_log() {
+    let bench = three().await;
+    until("node 3 leads", || leader(&bench) == 3).await;
+    bench.put(2, 0, "first".into()).await;
+    bench.gate.hold("/wal/");
+    for number in 1..20 {
+        assert_eq!(bench.put(2, 0, format!("v{number}")).await, number);
+    }
+    // Two nodes have synced these; node 1 applies them and has not.
+    bench.cluster(1).groups().data[0].read_barrier().await.unwrap();
+    assert_eq!(bench.cluster(1).reader(group(), TAG).get(&key(19)).unwrap().unwrap(), "v19");
+    let made = bench.cluster(1).checkpoint(group());
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(1), made).await;
+    assert!(waited.is_err(), "a checkpoint is ahead of the log below it");
+    assert!(bench.gate.waiting() > 0);
+    let before = checkpoint_of(&bench, 1);
+    assert!(before < 19, "{before}");
+    bench.gate.open();
+    until("the checkpoint is made", || checkpoint_of(&bench, 1) >= 19).await;
+    bench.equal_digests().await;
+}
+
+/// Node 3 is away until both others have let go of log that it lacks.
+async fn away_past_the_purge_point() -> Bench {
+    let mut bench = Bench::new().await;
+    bench.keep_log_bytes = 0;
+    for node in 1..=3 {
+        bench.start(node).await;
+    }
+    bench.ready().await;
+    bench.put(1, 0, "first".into()).await;
+    bench.stop(3).await;
+    for n in 0..50 {
+        bench.put(1, 0, format!("v{n}")).await;
+    }
+    let purged = || {
+        let mine = |node| bench.cluster(node).status();
+        [1, 2].iter().all(|n| mine(*n).iter().any(|g| g.group == "d0" && g.purged >= 50))
+    };
+    until("the log is purged", purged).await;
+    bench
+}
+
+fn list_of(bench: &Bench, node: u16) -> PathBuf {
+    bench.path(node).join("parts/d0/list.log")
+}
+
+fn flip(path: &PathBuf) {
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn leader(bench: &Bench) -> u16 {
+    let status = bench.cluster(1).status();
+    status.iter().find(|g| g.group == "d0").unwrap().leader.unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_file_of_a_snapshot_is_fetched_from_another_node() {
+    let mut bench = away_past_the_purge_point().await;
+    flip(&list_of(&bench, leader(&bench)));
+    bench.start(3).await;
+    bench.ready().await;
+    assert!(bench.cluster(3).damaged_copies() > 0, "the damage was noticed");
+    bench.equal_digests().await;
+    let whole: String =
+        std::iter::once("first".to_owned()).chain((0..50).map(|n| format!("v{n}"))).collect();
+    let installed = std::fs::read(list_of(&bench, 3)).unwrap();
+    assert!(installed.starts_with(whole.as_bytes()));
+    assert_eq!(bench.put(3, 0, "after".into()).await, 51);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_no_node_has_whole_is_refused() {
+    let mut bench = away_past_the_purge_point().await;
+    let both = [list_of(&bench, 1), list_of(&bench, 2)];
+    both.iter().for_each(flip);
+    bench.start(3).await;
+    until("both damages are noticed", || bench.cluster(3).damaged_copies() >= 2).await;
+    assert_stands_before_the_purge_point(&bench);
+    both.iter().for_each(flip);
+    bench.ready().await;
+    bench.put(1, 0, "after".into()).await;
+    bench.equal_digests().await;
+}
+
+/// Node 3 still stands where it stopped: before the log that it lacks.
+fn assert_stands_before_the_purge_point(bench: &Bench) {
+    let at = checkpoint_of(bench, 3);
+    let purged = bench.cluster(1).status();
+    assert!(at < purged.iter().find(|g| g.group == "d0").unwrap().purged);
+}
