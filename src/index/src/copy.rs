@@ -8,7 +8,7 @@
 //! before that, because its translog has them too: it then cannot look documents up, and hence
 //! not lead, until its searcher is past that point.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -51,7 +51,8 @@ pub(crate) struct Live {
     pub(crate) raft_term: u64,
     pub(crate) marks: BTreeMap<(String, u32), u64>,
     recent: HashMap<String, DocState>,
-    order: VecDeque<(u64, String)>,
+    /// Numbers of `recent`, with their documents. Old operations may come after newer ones.
+    order: BTreeMap<u64, String>,
     recent_bytes: usize,
     /// Deleted documents that Tantivy no longer knows: state and time.
     tombstones: HashMap<String, (DocState, i64)>,
@@ -345,7 +346,7 @@ impl Live {
 
     fn remember(&mut self, id: String, state: DocState) {
         self.recent_bytes += weight(&id, &state);
-        self.order.push_back((state.seq_no, id.clone()));
+        self.order.insert(state.seq_no, id.clone());
         self.tombstones.remove(&id);
         if let Some(old) = self.recent.insert(id.clone(), state) {
             self.recent_bytes = self.recent_bytes.saturating_sub(weight(&id, &old));
@@ -356,15 +357,16 @@ impl Live {
     fn forget_documents(&mut self) {
         self.recent.retain(|_, state| state.deleted);
         let recent = &self.recent;
-        self.order.retain(|(seq_no, id)| recent.get(id).is_some_and(|s| s.seq_no == *seq_no));
+        self.order.retain(|seq_no, id| recent.get(id).is_some_and(|s| s.seq_no == *seq_no));
         self.recent_bytes = recent.iter().map(|(id, state)| weight(id, state)).sum();
         self.recent.shrink_to_fit();
-        self.order.shrink_to_fit();
     }
 
     fn forget_below(&mut self, next: u64) {
-        while self.order.front().is_some_and(|(seq_no, _)| *seq_no < next) {
-            let Some((seq_no, id)) = self.order.pop_front() else { break };
+        while let Some(first) = self.order.first_entry()
+            && *first.key() < next
+        {
+            let (seq_no, id) = first.remove_entry();
             if self.recent.get(&id).is_none_or(|state| state.seq_no != seq_no) {
                 continue;
             }
