@@ -22,8 +22,8 @@ use crate::birth::{Birth, SlotReset};
 use crate::group::{Group, GroupRef, Groups};
 use crate::identity::{IdentityError, NodeFile};
 use crate::machine::StateMachine;
-use crate::net::{Link, methods, proto};
 use crate::net::tcp::{PeerAddress, TcpPeers};
+use crate::net::{Link, methods, proto};
 use crate::peer::{Lane, Message};
 use crate::raft::checkpoint::CheckpointDir;
 use crate::raft::group::{Growing, NodeLimits, RaftGroup};
@@ -145,6 +145,8 @@ struct Running {
     last_checkpoint: AtomicU64,
     /// WAL bytes of the group at the last checkpoint.
     bytes_then: AtomicU64,
+    /// A checkpoint took rows and has not stored them yet.
+    unfinished: AtomicBool,
 }
 
 /// The groups of this node.
@@ -437,7 +439,13 @@ impl Cluster {
             if node == self.peers.me() || !self.peers.is_alive(node) {
                 continue;
             }
-            let asked = self.peers.call(node, Lane::Control, methods::DISK, Message::default(), WATCH_EVERY);
+            let asked = self.peers.call(
+                node,
+                Lane::Control,
+                methods::DISK,
+                Message::default(),
+                WATCH_EVERY,
+            );
             let Ok(answer) = asked.await else { continue };
             let below = proto::DiskReply::decode(answer.head).is_ok_and(|r| r.below_reserve);
             if below && low == 0 {
@@ -483,10 +491,14 @@ impl Cluster {
     }
 
     /// Writes a checkpoint of a group, if anything was applied since the last one. Apply waits
-    /// only while the state is taken, not for the disk.
+    /// only while the state is taken, not for the disk. Not cancel-safe: after one that was
+    /// dropped half way there is no other, for it would lack rows.
     pub async fn checkpoint(&self, id: GroupId) -> io::Result<()> {
         let running = &self.groups[&id];
         let _alone = running.group.checkpointing.lock().await;
+        if running.unfinished.swap(true, Ordering::SeqCst) {
+            return Err(io::Error::other("a checkpoint was abandoned half way"));
+        }
         let last = running.last_checkpoint.load(Ordering::Relaxed);
         let taken = running
             .group
@@ -494,7 +506,10 @@ impl Cluster {
             .with_state_machine(move |host| Box::pin(std::future::ready(host.checkpoint(last))))
             .await
             .map_err(io::Error::other)??;
-        let Some(mut taken) = taken else { return Ok(()) };
+        let Some(mut taken) = taken else {
+            running.unfinished.store(false, Ordering::SeqCst);
+            return Ok(());
+        };
         let index = taken.position.applied_index();
         let taken = blocking(move || taken.sync_files(id).map(|()| taken)).await?;
         // Raft applies what a majority has synced, which may be ahead of this node's own disk.
@@ -507,6 +522,7 @@ impl Cluster {
         }
         let shared = running.group.shared.clone();
         blocking(move || shared.checkpoints.add(taken.position, taken.changes)).await?;
+        running.unfinished.store(false, Ordering::SeqCst);
         running.last_checkpoint.store(index, Ordering::Relaxed);
         running.bytes_then.store(self.wal.live_bytes_of(id), Ordering::Relaxed);
         self.wal.set_checkpointed(id, index);
@@ -665,6 +681,7 @@ impl Parts<'_> {
             store,
             last_checkpoint: AtomicU64::new(index),
             bytes_then: AtomicU64::new(self.wal.live_bytes_of(id)),
+            unfinished: AtomicBool::new(false),
         })
     }
 }

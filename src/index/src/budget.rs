@@ -110,7 +110,9 @@ mod tests {
         while held.iter().map(|l: &WriterLease| l.bytes).sum::<usize>() < NODE_WRITER_BYTES {
             held.push(budget.lease(|| false).unwrap());
         }
-        assert!(held.iter().all(|l| (SMALLEST_WRITER_BYTES..=SHARD_WRITER_BYTES).contains(&l.bytes)));
+        assert!(
+            held.iter().all(|l| (SMALLEST_WRITER_BYTES..=SHARD_WRITER_BYTES).contains(&l.bytes))
+        );
         assert!(budget.lease(|| true).is_none());
         assert!(!budget.is_wanted());
         let (order, done) = std::sync::mpsc::channel();

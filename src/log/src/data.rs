@@ -370,7 +370,8 @@ impl StateMachine for DataMachine {
             writer.delete(trimmed);
             for part in gone {
                 if let Err(error) = part.stream.clone().remove() {
-                    tracing::warn!(dir = %part.dir, "a deleted replica stays until restart: {error}");
+                    let dir = &part.dir;
+                    tracing::warn!(%dir, "a deleted replica stays until restart: {error}");
                 }
             }
             Ok(())

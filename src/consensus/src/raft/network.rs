@@ -346,11 +346,8 @@ async fn append_result(
 }
 
 fn wire_files(files: &[SnapshotFile]) -> Vec<proto::SnapshotFile> {
-    let wire = |f: &SnapshotFile| proto::SnapshotFile {
-        path: f.path.clone(),
-        len: f.len,
-        crc: f.crc,
-    };
+    let wire =
+        |f: &SnapshotFile| proto::SnapshotFile { path: f.path.clone(), len: f.len, crc: f.crc };
     files.iter().map(wire).collect()
 }
 

@@ -257,7 +257,8 @@ mod tests {
             put(&disk, "delta", vec![row("a", None), row("b", Some("2")), row("c", Some("2"))]),
             put(&disk, "newer", vec![row("a", Some("3")), row("d", None)]),
         ];
-        let merged: Vec<_> = Merge::open(&env(&disk), &paths).unwrap().map(Result::unwrap).collect();
+        let merged: Vec<_> =
+            Merge::open(&env(&disk), &paths).unwrap().map(Result::unwrap).collect();
         let expected = [("a", "3"), ("b", "2"), ("c", "2")];
         assert_eq!(merged, expected.map(|(k, v)| row(k, Some(v)).unwrap()));
     }
@@ -270,7 +271,8 @@ mod tests {
             (0..3000).step_by(step).map(|n| row(&format!("{n:05}"), Some(&value))).collect()
         };
         let paths = [put(&disk, "base", of(2)), put(&disk, "delta", of(3))];
-        let merged: Vec<_> = Merge::open(&env(&disk), &paths).unwrap().map(Result::unwrap).collect();
+        let merged: Vec<_> =
+            Merge::open(&env(&disk), &paths).unwrap().map(Result::unwrap).collect();
         assert_eq!(merged.len(), (0..3000).filter(|n| n % 2 == 0 || n % 3 == 0).count());
         assert!(merged.is_sorted_by(|a, b| a.0 < b.0));
     }

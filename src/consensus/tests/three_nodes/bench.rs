@@ -146,7 +146,14 @@ impl Bench {
             held.push(listener);
         }
         let resets = Arc::new(Resets::default());
-        Self { dir, addresses, nodes: BTreeMap::new(), resets, keep_log_bytes: 1 << 30, gate: Gate::default() }
+        Self {
+            dir,
+            addresses,
+            nodes: BTreeMap::new(),
+            resets,
+            keep_log_bytes: 1 << 30,
+            gate: Gate::default(),
+        }
     }
 
     pub(crate) fn path(&self, node: u16) -> PathBuf {
@@ -246,4 +253,3 @@ pub(crate) async fn three() -> Bench {
     bench.ready().await;
     bench
 }
-
