@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from support.wait import wait_until
 from torture import workload
 from torture.checks import SHOWN, check_all
-from torture.clients.base import COMMON, record
+from torture.clients.base import COMMON, polled, record
 from torture.clients.reading import ISOLATION
 from torture.cluster import TorturedCluster
 from torture.faults import Faults
@@ -199,7 +199,7 @@ class Run:
         while time.monotonic() < deadline:
             if all(ends.get(p, -1) >= high for p, (_, high) in bounds.items()):
                 break
-            for message in consumer.consume(1000, 0.5):
+            for message in polled(consumer, 1000, 0.5):
                 error, part = message.error(), message.partition()
                 if error is None:
                     recs[part].append(record(message))

@@ -51,6 +51,20 @@ class Role:
         return now()
 
 
+def polled(consumer, most, seconds):
+    """Up to `most` messages: waits for the first, takes what is there.
+
+    One by one: librdkafka documents that its batch call may go over messages when a partition's
+    state changes during the call.
+    """
+    messages = []
+    message = consumer.poll(seconds)
+    while message is not None:
+        messages.append(message)
+        message = consumer.poll(0) if len(messages) < most else None
+    return messages
+
+
 def filled(value_id, size):
     """A value of about `size` bytes that tells its id and whether it is whole."""
     text = f"{value_id}|".encode()

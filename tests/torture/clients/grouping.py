@@ -5,7 +5,7 @@ import struct
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from torture.clients.base import Role, record
+from torture.clients.base import Role, polled, record
 
 # Commits that a broker refused for good.
 REFUSED = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
@@ -78,7 +78,7 @@ class Member(Role):
     def take(self, consumer):
         begun = self.now()
         by_part = collections.defaultdict(list)
-        for message in consumer.consume(200, 0.2):
+        for message in polled(consumer, 200, 0.2):
             # librdkafka tells of lost brokers and goes on by itself.
             if message.error() is None:
                 by_part[(message.topic(), message.partition())].append(record(message))

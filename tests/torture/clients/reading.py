@@ -6,7 +6,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition,
 )
 
-from torture.clients.base import Role, record
+from torture.clients.base import Role, polled, record
 
 ISOLATION = {"rc": "read_committed", "ru": "read_uncommitted"}
 
@@ -53,8 +53,7 @@ class Reading(Role):
         end = self.now() + 3 + 9 * self.random.random()
         while self.now() < end and not self.stop.is_set():
             begun = self.now()
-            messages = consumer.consume(500, 0.3)
-            self.take(consumer, messages, begun)
+            self.take(consumer, polled(consumer, 500, 0.3), begun)
         consumer.unassign()
 
     def assign(self, consumer, starts):

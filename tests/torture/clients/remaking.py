@@ -5,7 +5,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from torture.clients.base import ID_HEADER, Role, filled, record
+from torture.clients.base import ID_HEADER, Role, filled, polled, record
 
 
 class Remaking(Role):
@@ -99,7 +99,7 @@ class Remaking(Role):
             while not self.stop.is_set() and (recs[-1][0] + 1 if recs else low) < high:
                 if self.now() > end:
                     return False
-                recs += [record(m) for m in consumer.consume(500, 0.2) if m.error() is None]
+                recs += [record(m) for m in polled(consumer, 500, 0.2) if m.error() is None]
             self.note("first-offset", topic=label, part=part, low=low, t=self.now())
             if self.stop.is_set():
                 return False

@@ -2,7 +2,7 @@
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from torture.clients.base import ID_HEADER, Role, filled, record
+from torture.clients.base import ID_HEADER, Role, filled, polled, record
 
 TIMEOUT_MS = 6000
 
@@ -128,7 +128,7 @@ class Copying(Transactional):
         producer = self.take_over()
         try:
             while producer is not None and not self.stop.is_set():
-                messages = [m for m in consumer.consume(50, 0.3) if m.error() is None]
+                messages = [m for m in polled(consumer, 50, 0.3) if m.error() is None]
                 if messages:
                     producer = self.copy(consumer, producer, messages)
         finally:
