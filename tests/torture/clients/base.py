@@ -54,8 +54,7 @@ class Role:
 def polled(consumer, most, seconds):
     """Up to `most` messages: waits for the first, takes what is there.
 
-    One by one: librdkafka documents that its batch call may go over messages when a partition's
-    state changes during the call.
+    One by one: librdkafka's release notes tell of offsets that its batch call went over.
     """
     messages = []
     message = consumer.poll(seconds)

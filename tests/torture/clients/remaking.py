@@ -8,6 +8,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from torture.clients.base import ID_HEADER, Role, filled, polled, record
 
 
+# How long an old life may be read from a node that is cut off and does not know it.
+STALE_SECONDS = 20
+
+
 class Remaking(Role):
     """Creates a topic, fills it, reads it, deletes it, and begins again. One at a time: what an
     earlier life left over would be seen."""
@@ -70,7 +74,8 @@ class Remaking(Role):
         consumer = Consumer(self.conf(group_id=f"{self.name}-unused", enable_auto_commit=False,
                                       auto_offset_reset="error"))
         try:
-            return self.until(lambda: self.read(consumer, label))
+            patience = self.now() + STALE_SECONDS
+            return self.until(lambda: self.read(consumer, label, patience))
         finally:
             consumer.close()
 
@@ -89,7 +94,7 @@ class Remaking(Role):
         producer.produce(self.topic, filled(value_id, 100), partition=part,
                          headers={ID_HEADER: value_id}, on_delivery=ended)
 
-    def read(self, consumer, label):
+    def read(self, consumer, label, patience):
         """Reads every partition from start to end; False when that takes too long."""
         for part in range(self.count):
             place = TopicPartition(self.topic, part, OFFSET_BEGINNING)
@@ -100,6 +105,10 @@ class Remaking(Role):
                 if self.now() > end:
                     return False
                 recs += [record(m) for m in polled(consumer, 500, 0.2) if m.error() is None]
+            if self.now() < patience and any(not r[1].startswith(f"{label}:") for r in recs):
+                # As with Kafka, a leader that was deposed unheard serves what it had.
+                self.stop.pause(0.5)
+                return False
             self.note("first-offset", topic=label, part=part, low=low, t=self.now())
             if self.stop.is_set():
                 return False
