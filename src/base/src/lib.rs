@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows about Raft, Kafka, HDFS or Elasticsearch.
 
+pub mod broken;
 pub mod codec;
 pub mod crc;
 pub mod env;

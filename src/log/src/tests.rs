@@ -28,6 +28,10 @@ fn env() -> Env {
 }
 
 fn cluster() -> Cluster {
+    cluster_that_reconciles(Duration::from_millis(20))
+}
+
+fn cluster_that_reconciles(reconcile_every: Duration) -> Cluster {
     let env = env();
     env.disk.create_dir_all(Path::new("/data")).unwrap();
     let options = WriterOptions { chunk_bytes: 64 * 1024, ..WriterOptions::default() };
@@ -47,7 +51,7 @@ fn cluster() -> Cluster {
         data: data.iter().map(|g| g.clone() as consensus::GroupRef).collect(),
     };
     let tasks = TaskGroup::new();
-    let options = LogOptions { reconcile_every: Duration::from_millis(20), ..Default::default() };
+    let options = LogOptions { reconcile_every, ..Default::default() };
     let peers = Arc::new(SoloPeers::default());
     let service = LogService::start(shared.clone(), groups, peers, readers, &tasks, options);
     Cluster { service, shared, data, env, tasks }
@@ -127,6 +131,21 @@ fn digest(machine: &mut dyn StateMachine) -> u32 {
     let mut crc = 0;
     machine.digest(&mut |bytes| crc = base::crc::crc32c_append(crc, bytes)).unwrap();
     crc
+}
+
+/// Seed 3 of scripts/torture: a node that had not heard of the deletion took records by name.
+#[tokio::test]
+async fn nothing_of_a_deleted_topic_is_left_once_its_name_is_used_again() {
+    let c = cluster_that_reconciles(Duration::from_secs(3600));
+    let old = c.topic(&[]).await;
+    c.put(0, batch(&["old"], 1)).await.unwrap();
+    c.service.delete_topic(T).await.unwrap();
+    let new = c.topic(&[]).await;
+    let held: Vec<_> = c.service.replicas().into_iter().map(|r| r.key.topic).collect();
+    assert!(!held.contains(&old.id), "{held:?}");
+    assert_eq!(held, [new.id; 3]);
+    assert_eq!(c.put(0, batch(&["new"], 1)).await, Ok(0));
+    c.tasks.stop();
 }
 
 #[tokio::test]

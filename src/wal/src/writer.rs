@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::broken::{self, Broken};
 use base::sys::AlignedBuf;
 use base::{DiskFile, GroupId, Random};
 use parking_lot::MutexGuard;
@@ -24,6 +25,15 @@ pub(crate) struct Current {
     pub(crate) offset: u32,
     /// Whether it holds the state of the groups only.
     pub(crate) fresh: bool,
+}
+
+/// Tells who waits that the batch is durable.
+fn call_back(batch: &mut Batch) {
+    for item in &mut batch.items {
+        if let Some(done) = item.done.take() {
+            done(Ok(()));
+        }
+    }
 }
 
 /// Writes the log. Production gives [`WalThread::run`] a thread of its own; simulations and
@@ -185,17 +195,17 @@ impl WalThread {
         if batch.items.is_empty() {
             return false;
         }
+        if broken::is(Broken::AckBeforeWrite) {
+            call_back(&mut batch);
+            std::thread::sleep(Duration::from_millis(50));
+        }
         if batch.has_records()
             && let Err(e) = self.write(&batch)
         {
             self.inner.fail(&e, batch);
             return true;
         }
-        for item in &mut batch.items {
-            if let Some(done) = item.done.take() {
-                done(Ok(()));
-            }
-        }
+        call_back(&mut batch);
         self.inner.report_progress();
         true
     }

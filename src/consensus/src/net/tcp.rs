@@ -288,8 +288,12 @@ impl TcpPeers {
                 }
             })
         };
-        // Raft messages must enter Raft in order: the first poll hands them over.
-        let early = if tag == 0 { futures::FutureExt::now_or_never(&mut reply) } else { None };
+        // Raft messages must enter Raft in order: the first poll hands them over. Unconstrained,
+        // because tokio makes a task that has a lot to read yield in the middle of that.
+        let early = match tag {
+            0 => futures::FutureExt::now_or_never(tokio::task::unconstrained(&mut reply)),
+            _ => None,
+        };
         self.tasks.spawn("peer answer", async move {
             let result = match early {
                 Some(result) => result,
@@ -536,6 +540,7 @@ impl TcpPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Reply, methods};
 
     struct Echo;
 
@@ -600,6 +605,42 @@ mod tests {
         assert!(got.unwrap_err().to_string().contains("another cluster"));
         assert_eq!(one.foreign(), Some(NodeId(2)));
         assert_eq!(two.foreign(), None);
+        tasks.shutdown(PATIENCE).await;
+    }
+
+    /// Hands each message over to a queue, as Raft does.
+    struct Queueing(mpsc::Sender<u32>);
+
+    impl RaftHandler for Queueing {
+        fn answer(&self, _from: NodeId, _method: u16, request: Message) -> Reply {
+            let queue = self.0.clone();
+            Box::pin(async move {
+                let number = request.head.as_ref().try_into().map(u32::from_be_bytes);
+                queue.send(number.map_err(|_| "not a number")?).await.map_err(|e| e.to_string())?;
+                Ok(Message::default())
+            })
+        }
+    }
+
+    /// Seed 102 of scripts/torture: a node that had been stopped found a backlog, tokio made the
+    /// task that read it yield in the middle of handing a message over, and Raft got the next one
+    /// first.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_backlog_enters_raft_in_the_order_it_was_sent() {
+        const MESSAGES: u32 = 20_000;
+        let (one, two, tasks) = pair([5, 5]).await;
+        let (queue, mut got) = mpsc::channel(MESSAGES as usize);
+        two.register_raft(Arc::new(Queueing(queue)));
+        let mut answers = Vec::new();
+        for number in 0..MESSAGES {
+            let head = Bytes::copy_from_slice(&number.to_be_bytes());
+            let begun = one.begin(NodeId(2), Lane::Append, methods::APPEND, head, vec![]).await;
+            answers.push(begun.unwrap());
+        }
+        for number in 0..MESSAGES {
+            assert_eq!(tokio::time::timeout(PATIENCE, got.recv()).await.unwrap(), Some(number));
+        }
+        drop(answers);
         tasks.shutdown(PATIENCE).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::broken::{self, Broken};
 use futures::future::join_all;
 use log::{Acks, LogError, TopicRef};
 
@@ -88,6 +89,9 @@ async fn append(
         Ok(result) => result,
         Err(_) => Err(LogError::Timeout),
     };
+    if broken::is(Broken::AckUnknown) && result == Err(LogError::Timeout) {
+        return PartitionProduceResponse { index: part.index, ..Default::default() };
+    }
     match result {
         Ok(done) => PartitionProduceResponse {
             index: part.index,

@@ -46,7 +46,12 @@ impl LogService {
             data_groups: self.data_groups(),
         };
         match self.meta(&command).await? {
-            MetaReply::Created { first } => self.confirm(topic.id, first).await,
+            MetaReply::Created { first } => {
+                // An earlier topic of this name may be known still to a node that leads one of
+                // its partitions: what is produced there by name must not be acknowledged.
+                self.delete_orphans().await?;
+                self.confirm(topic.id, first).await
+            }
             MetaReply::TopicExists => Err(LogError::TopicExists(spec.name.clone())),
             MetaReply::NameCollides(other) => Err(collides(&spec.name, &other)),
             MetaReply::TooMany => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consensus::GroupRef;
+use futures::future::try_join_all;
 use segment::SegmentInfo;
 use tracing::{info, warn};
 
@@ -50,6 +51,23 @@ impl LogService {
             warn!("a replica is not as it should be: {error}");
         }
         Ok(())
+    }
+
+    /// Deletes every replica whose topic is gone. On return no node appends to one of those,
+    /// though it may not know yet that the topic was deleted.
+    pub(super) async fn delete_orphans(&self) -> Result<(), LogError> {
+        // In this order, as in `reconcile`.
+        try_join_all(self.0.groups.data.iter().map(|group| group.read_barrier())).await?;
+        let mut held = Vec::new();
+        for group in &self.0.groups.data {
+            held.extend(self.view(group.id()).all().into_iter().map(|part| (group, part.key)));
+        }
+        self.0.groups.m0.read_barrier().await?;
+        held.retain(|(_, key)| self.topic_by_id(key.topic).is_none());
+        let delete = |(group, key): (&GroupRef, PartKey)| {
+            (group.clone(), Control::DeleteReplica { key })
+        };
+        self.control_all(held.into_iter().map(delete).collect()).await.into_iter().collect()
     }
 
     fn differences(&self) -> Vec<(GroupRef, Control)> {

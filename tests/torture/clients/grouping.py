@@ -1,0 +1,139 @@
+"""Members of consumer groups, and a client that looks at their commits."""
+
+import collections
+import struct
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from torture.clients.base import Role, polled, record
+
+# Commits that a broker refused for good.
+REFUSED = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
+           KafkaError.REBALANCE_IN_PROGRESS, KafkaError.FENCED_INSTANCE_ID}
+METADATA_MARK = b"CGMDv2:"
+
+
+def generation(consumer):
+    """The member's generation, or None between generations (librdkafka's own encoding)."""
+    data = consumer.consumer_group_metadata()
+    if data is None or not data.startswith(METADATA_MARK):
+        return None
+    (number,) = struct.unpack_from("<i", data, len(METADATA_MARK))
+    return number if number >= 0 else None
+
+
+class Member(Role):
+    """Subscribes, reads, commits what it has read. The process may be stopped or killed."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.group = self.spec["group"]
+        self.held = set()
+        self.commits = 0
+        self.next = {}
+
+    def run(self):
+        consumer = Consumer(self.conf(
+            group_id=self.group, enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed", session_timeout_ms=6000,
+            heartbeat_interval_ms=500, fetch_wait_max_ms=200,
+            partition_assignment_strategy=self.spec["strategy"]))
+        consumer.subscribe([self.spec["topic"]], on_assign=self.on_assign,
+                           on_revoke=self.on_revoke, on_lost=self.on_lost)
+        try:
+            while not self.stop.is_set():
+                end = self.now() + 0.2 + 0.6 * self.random.random()
+                while self.now() < end and not self.stop.is_set():
+                    self.take(consumer)
+                self.commit(consumer)
+        finally:
+            consumer.close()
+
+    def on_assign(self, consumer, parts):
+        parts = {(p.topic, p.partition) for p in parts}
+        if self.spec["strategy"] == "cooperative-sticky":
+            self.held |= parts
+        else:
+            self.held = parts
+        self.tell("assign", consumer)
+
+    def on_revoke(self, consumer, parts):
+        self.commit(consumer)
+        self.drop(parts)
+        self.tell("revoke", consumer)
+
+    def on_lost(self, consumer, parts):
+        self.drop(parts)
+        self.tell("lost", consumer)
+
+    def drop(self, parts):
+        for part in parts:
+            self.held.discard((part.topic, part.partition))
+            self.next.pop((part.topic, part.partition), None)
+
+    def tell(self, kind, consumer):
+        self.note(kind, group=self.group, gen=generation(consumer), member=consumer.memberid(),
+                  parts=sorted(self.held), t=self.now())
+
+    def take(self, consumer):
+        begun = self.now()
+        by_part = collections.defaultdict(list)
+        for message in polled(consumer, 200, 0.2):
+            # librdkafka tells of lost brokers and goes on by itself.
+            if message.error() is None:
+                by_part[(message.topic(), message.partition())].append(record(message))
+        ended = self.now()
+        for (topic, part), recs in by_part.items():
+            self.note("poll", session=self.name, iso="rc", group=self.group, topic=topic,
+                      part=part, t0=begun, t1=ended, recs=recs)
+            self.next[(topic, part)] = recs[-1][0] + 1
+
+    def commit(self, consumer):
+        offsets = [TopicPartition(t, p, off) for (t, p), off in self.next.items()]
+        if not offsets:
+            return
+        self.commits += 1
+        number, before, ok, text = f"{self.name}/{self.commits}", generation(consumer), True, None
+        # Told before it is done: a member that is killed may have committed.
+        self.note("commit", k=number, group=self.group, t=self.now(),
+                  offsets=[[p.topic, p.partition, p.offset] for p in offsets])
+        try:
+            done = consumer.commit(offsets=offsets, asynchronous=False)
+            errors = [p.error for p in done if p.error is not None]
+        except KafkaException as e:
+            errors = [e.args[0]]
+        if errors:
+            ok = False if all(e.code() in REFUSED for e in errors) else None
+            text = errors[0].name()
+        ended = self.now()
+        same = before if before == generation(consumer) else None
+        self.note("commit-end", k=number, gen=same, ok=ok, error=text, t=ended)
+        if ok:
+            self.next = {}
+
+
+class Watching(Role):
+    """Fetches the committed offsets of groups, without being a member."""
+
+    def run(self):
+        consumers = {g: Consumer(self.conf(group_id=g)) for g in self.spec["groups"]}
+        try:
+            while not self.stop.is_set():
+                for group, consumer in consumers.items():
+                    self.look(group, consumer)
+                self.stop.pause(0.5)
+        finally:
+            for consumer in consumers.values():
+                consumer.close()
+
+    def look(self, group, consumer):
+        parts = [TopicPartition(topic, part) for topic, count in self.spec["topics"].items()
+                 for part in range(count)]
+        begun = self.now()
+        try:
+            found = consumer.committed(parts, timeout=4)
+        except KafkaException:
+            # No answer in time; nothing was seen.
+            return
+        offsets = [[p.topic, p.partition, max(p.offset, -1)] for p in found if p.error is None]
+        self.note("committed", group=group, offsets=offsets, t0=begun, t1=self.now())
