@@ -9,7 +9,7 @@ use std::time::Duration;
 use consensus::GroupRef;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::LogService;
 use crate::error::LogError;
@@ -76,15 +76,26 @@ impl LogService {
         let done = if txn.state.is_prepared() {
             self.finish(home, &id, &txn).await
         } else {
-            info!(%id, number = txn.number, "a transaction took too long and is aborted");
-            let command = |_| IdCommand::TimeOut { number: txn.number };
-            self.decide(&id, command, true).await.map(|_| ())
+            self.time_out(home, &id, &txn).await
         };
         if let Err(error) = done {
-            info!(%id, number = txn.number, "a transaction waits: {error}");
+            debug!(%id, number = txn.number, "a transaction waits: {error}");
             tokio::time::sleep(RETRY).await;
         }
         id
+    }
+
+    /// Aborts a transaction that took too long.
+    async fn time_out(&self, home: &GroupRef, id: &str, txn: &Txn) -> Result<(), LogError> {
+        let command = |_| IdCommand::TimeOut { number: txn.number };
+        self.decide(id, command, true).await?;
+        // Apply judges by the time that the group has, which may be a little behind this node's.
+        let now = self.view(home.id()).txns.get(id);
+        if now.is_some_and(|now| now.number == txn.number && now.state == TxnState::Ongoing) {
+            return Err(LogError::Timeout);
+        }
+        info!(%id, number = txn.number, "a transaction took too long and was aborted");
+        Ok(())
     }
 
     /// Writes the markers of a transaction and completes it.

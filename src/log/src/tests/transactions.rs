@@ -180,6 +180,7 @@ async fn a_transaction_times_out() {
     let short = c.service.init_transactional(ID, 50, None).await.unwrap();
     let mut producer = Producer { cluster: &c, me: short, version: V2, sequences: [0; 3] };
     producer.put(0, &["slow"]).await.unwrap();
+    c.data[c.service.coordinator_shard(ID)].advance_ms(60);
     let aborted = async {
         while c.bounds(0).await != (2, 2) {
             tokio::time::sleep(Duration::from_millis(5)).await;

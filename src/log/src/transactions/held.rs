@@ -120,7 +120,10 @@ impl PartTxns {
     pub(crate) fn end(&mut self, marker: &Marker, offset: i64) {
         let held = self.held.entry(marker.producer_id).or_insert_with(Held::fresh);
         held.coordinator_epoch = held.coordinator_epoch.max(marker.coordinator_epoch);
-        let open = held.open.take();
+        let open = match marker.txn {
+            Some(number) => held.open.take_if(|(_, open)| *open <= number),
+            None => held.open.take(),
+        };
         let number = marker.txn.or(open.map(|(_, txn)| txn)).unwrap_or(0);
         held.ended = held.ended.max(number);
         let Some((first_offset, _)) = open else { return };
@@ -312,6 +315,6 @@ mod tests {
         aborted.into_iter().for_each(|txn| again.take_aborted(txn));
         assert_eq!(again, txns);
         again.trim(21);
-        assert_eq!((again.aborted(0, 1000).len(), again.take_gone()), (4, vec![1]));
+        assert_eq!((again.aborted(0, 1000).len(), again.take_gone()), (5, vec![1]));
     }
 }
