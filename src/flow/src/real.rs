@@ -181,7 +181,7 @@ fn appended(outcome: OnceOutcome) -> Result<Appended, SinkError> {
 }
 
 fn decode(offset: u64, fetched: &log::Fetched) -> TopicBatch {
-    let end = offset_of(fetched.high_watermark);
+    let end = offset_of(fetched.last_stable_offset);
     let mut out = TopicBatch { next: offset, end, ..TopicBatch::default() };
     for bytes in &fetched.records {
         let header = match BatchHeader::parse(bytes) {
@@ -193,6 +193,10 @@ fn decode(offset: u64, fetched: &log::Fetched) -> TopicBatch {
                 return out;
             }
         };
+        if fetched.hides(&header) {
+            out.next = out.next.max(offset_of(header.next_offset()));
+            continue;
+        }
         match records::records(bytes) {
             Ok(found) => out.records.extend(
                 found

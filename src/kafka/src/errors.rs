@@ -17,6 +17,8 @@ pub const LEADER_NOT_AVAILABLE: Code = 5;
 pub const NOT_LEADER_OR_FOLLOWER: Code = 6;
 /// Not done in the time given.
 pub const REQUEST_TIMED_OUT: Code = 7;
+/// The coordinator is not ready yet.
+pub const COORDINATOR_LOAD_IN_PROGRESS: Code = 14;
 /// No coordinator at the moment.
 pub const COORDINATOR_NOT_AVAILABLE: Code = 15;
 /// Another node coordinates.
@@ -33,6 +35,10 @@ pub const INVALID_REPLICA_ASSIGNMENT: Code = 39;
 pub const INVALID_CONFIG: Code = 40;
 /// The request is not possible.
 pub const INVALID_REQUEST: Code = 42;
+/// A newer instance of the producer is at work.
+pub const INVALID_PRODUCER_EPOCH: Code = 47;
+/// Another part of the request failed, so that this one was not tried.
+pub const OPERATION_NOT_ATTEMPTED: Code = 55;
 /// No authorizer is set up.
 pub const GROUP_ID_NOT_FOUND: Code = 69;
 /// No such fetch session.

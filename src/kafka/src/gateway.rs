@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) outgoing: Arc<Outgoing>,
     /// Looks for an offset by time that may begin.
     pub(crate) time_searches: Semaphore,
+    env: Env,
 }
 
 /// Bytes of requests that may still be taken in.
@@ -101,6 +102,11 @@ impl Memory {
 }
 
 impl Shared {
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.env.clock.unix_ms()
+    }
+
     /// Nodes that answer, with the address that clients use.
     pub(crate) fn brokers(&self) -> Vec<(NodeId, String, u16)> {
         let alive = self.backend.peers.all().into_iter();
@@ -143,14 +149,14 @@ impl KafkaGateway {
         config: KafkaConfig,
         backend: Backend,
         tasks: TaskGroup,
-        _env: Env,
+        env: Env,
     ) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let memory = Memory::new(config.max_buffered_bytes);
         let outgoing = Outgoing::new(MAX_OUTGOING_BYTES);
         let time_searches = Semaphore::new(MAX_TIME_SEARCHES);
         let places = Arc::new(Semaphore::new(config.max_connections));
-        let shared = Arc::new(Shared { config, backend, memory, outgoing, time_searches });
+        let shared = Arc::new(Shared { config, backend, memory, outgoing, time_searches, env });
         tasks.spawn("kafka-accept", accept(listener, shared, places, tasks.clone()));
         info!(%address, "kafka port open");
         Ok(address)

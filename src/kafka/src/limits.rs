@@ -65,3 +65,6 @@ pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);
 
 /// Pause after a connection could not be accepted, as when no file handles are left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Transactional ids in one answer to ListTransactions.
+pub const MAX_LISTED_TRANSACTIONS: usize = 100_000;

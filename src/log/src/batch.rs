@@ -148,6 +148,11 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
+    /// Whether its records belong to a transaction, or it is a marker of one.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
     /// The offset after the last record.
     pub fn next_offset(&self) -> i64 {
         self.base_offset.saturating_add(i64::from(self.last_offset_delta)).saturating_add(1)
@@ -197,8 +202,8 @@ pub fn validate(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     if header.is_control() {
         return Err(BatchError::Refused("producers may not write control batches"));
     }
-    if header.attributes & TRANSACTIONAL != 0 {
-        return Err(BatchError::Refused("transactions are not supported"));
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(BatchError::Refused("transactional records without a producer id"));
     }
     if header.has_append_time() {
         return Err(BatchError::Refused("producers may not set the append time"));
@@ -313,6 +318,27 @@ pub fn with_producer(batch: &[u8], producer_id: i64, epoch: i16, sequence: i32) 
     }
     seal(&mut out);
     out.freeze()
+}
+
+/// A copy of a batch as part of a transaction, for tests and internal producers.
+pub fn with_transaction(batch: &[u8], producer_id: i64, epoch: i16, sequence: i32) -> Bytes {
+    let mut out = BytesMut::from(batch);
+    add_attributes(&mut out, TRANSACTIONAL);
+    with_producer(&out, producer_id, epoch, sequence)
+}
+
+/// A copy of a batch of control records as a marker of a producer's transaction.
+pub(crate) fn with_control(batch: &[u8], producer_id: i64, epoch: i16) -> Bytes {
+    let mut out = BytesMut::from(batch);
+    add_attributes(&mut out, TRANSACTIONAL | CONTROL);
+    with_producer(&out, producer_id, epoch, -1)
+}
+
+fn add_attributes(batch: &mut [u8], more: i16) {
+    if let Some(field) = batch.get_mut(21..23) {
+        let attributes = i16::from_be_bytes([field[0], field[1]]) | more;
+        field.copy_from_slice(&attributes.to_be_bytes());
+    }
 }
 
 #[cfg(test)]

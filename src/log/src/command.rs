@@ -6,9 +6,11 @@
 //!
 //! ```text
 //! produce:  1, topic [16], partition u32, batch
+//! in txn:   5, topic [16], partition u32, number of the transaction u64, batch
 //! once:     2, head length u32, head (bincode), batches back to back
 //! control:  3, bincode
 //! groups:   4, bincode
+//! txns:     6, bincode
 //! ```
 //! Hand-made integers are big-endian.
 
@@ -19,15 +21,21 @@ use uuid::Uuid;
 
 use crate::configs::ReplicaSettings;
 use crate::groups::GroupCommand;
+use crate::transactions::{Claim, TxnCommand};
 use crate::types::PartKey;
 
 pub(crate) const KIND_PRODUCE: u8 = 1;
 pub(crate) const KIND_ONCE: u8 = 2;
 pub(crate) const KIND_CONTROL: u8 = 3;
 pub(crate) const KIND_GROUPS: u8 = 4;
+pub(crate) const KIND_PRODUCE_TXN: u8 = 5;
+pub(crate) const KIND_TXNS: u8 = 6;
 
 /// Bytes of a produce command before the batch.
 pub(crate) const PRODUCE_HEAD: usize = 21;
+
+/// Bytes of a produce command of a transaction before the batch.
+pub(crate) const PRODUCE_TXN_HEAD: usize = PRODUCE_HEAD + 8;
 
 /// A command that is not one of ours.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +45,11 @@ pub(crate) struct BadCommand(pub(crate) &'static str);
 /// A decoded command of a data group.
 #[derive(Debug)]
 pub(crate) enum DataCommand {
-    Produce { key: PartKey, batch: Bytes },
+    Produce { key: PartKey, claim: Claim, batch: Bytes },
     Once { head: OnceHead, batches: Bytes },
     Control(Control),
     Groups(GroupCommand),
+    Txns(TxnCommand),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,13 +105,20 @@ pub(crate) enum ControlReply {
     OtherVersion,
 }
 
-pub(crate) fn produce(key: PartKey, batch: &[u8]) -> BytesMut {
-    let mut out = BytesMut::with_capacity(PRODUCE_HEAD + batch.len());
-    out.put_u8(KIND_PRODUCE);
+/// A produce command and where its batch begins.
+pub(crate) fn produce(key: PartKey, claim: Claim, batch: &[u8]) -> (BytesMut, usize) {
+    let mut out = BytesMut::with_capacity(PRODUCE_TXN_HEAD + batch.len());
+    let kind = if claim == Claim::Plain { KIND_PRODUCE } else { KIND_PRODUCE_TXN };
+    out.put_u8(kind);
     out.put_slice(key.topic.as_bytes());
     out.put_u32(key.partition);
+    match claim {
+        Claim::Plain => {}
+        Claim::Number(number) => out.put_u64(number),
+    }
+    let head = out.len();
     out.put_slice(batch);
-    out
+    (out, head)
 }
 
 pub(crate) fn once(head: &OnceHead, batches: &[Bytes]) -> Bytes {
@@ -128,16 +144,24 @@ pub(crate) fn groups(command: &GroupCommand) -> Bytes {
     out.into()
 }
 
+pub(crate) fn transactions(command: &TxnCommand) -> Bytes {
+    let mut out = vec![KIND_TXNS];
+    out.extend(codec::encode(command));
+    out.into()
+}
+
 pub(crate) fn decode(command: &Bytes) -> Result<DataCommand, BadCommand> {
     match command.first().copied() {
         Some(KIND_PRODUCE) => {
-            let head = command.first_chunk::<PRODUCE_HEAD>().ok_or(BadCommand("short produce"))?;
-            let (mut topic, mut partition) = ([0; 16], [0; 4]);
-            topic.copy_from_slice(&head[1..17]);
-            partition.copy_from_slice(&head[17..21]);
-            let partition = u32::from_be_bytes(partition);
-            let key = PartKey { topic: Uuid::from_bytes(topic), partition };
-            Ok(DataCommand::Produce { key, batch: command.slice(PRODUCE_HEAD..) })
+            let (key, batch) = (produce_key(command)?, command.slice(PRODUCE_HEAD..));
+            Ok(DataCommand::Produce { key, claim: Claim::Plain, batch })
+        }
+        Some(KIND_PRODUCE_TXN) => {
+            let head = command.first_chunk::<PRODUCE_TXN_HEAD>();
+            let (_, number) = head.and_then(|h| h.split_last_chunk::<8>()).ok_or(SHORT_PRODUCE)?;
+            let claim = Claim::Number(u64::from_be_bytes(*number));
+            let (key, batch) = (produce_key(command)?, command.slice(PRODUCE_TXN_HEAD..));
+            Ok(DataCommand::Produce { key, claim, batch })
         }
         Some(KIND_ONCE) => {
             let head = command.first_chunk::<5>().ok_or(BadCommand("short head"))?;
@@ -157,9 +181,23 @@ pub(crate) fn decode(command: &Bytes) -> Result<DataCommand, BadCommand> {
             let command = codec::decode(command.get(1..).unwrap_or_default());
             command.map(DataCommand::Groups).map_err(|_| BadCommand("groups do not decode"))
         }
+        Some(KIND_TXNS) => {
+            let command = codec::decode(command.get(1..).unwrap_or_default());
+            command.map(DataCommand::Txns).map_err(|_| BadCommand("transactions do not decode"))
+        }
         Some(_) => Err(BadCommand("unknown kind")),
         None => Err(BadCommand("empty")),
     }
+}
+
+const SHORT_PRODUCE: BadCommand = BadCommand("short produce");
+
+fn produce_key(command: &[u8]) -> Result<PartKey, BadCommand> {
+    let head = command.first_chunk::<PRODUCE_HEAD>().ok_or(SHORT_PRODUCE)?;
+    let (mut topic, mut partition) = ([0; 16], [0; 4]);
+    topic.copy_from_slice(&head[1..17]);
+    partition.copy_from_slice(&head[17..21]);
+    Ok(PartKey { topic: Uuid::from_bytes(topic), partition: u32::from_be_bytes(partition) })
 }
 
 /// What became of a produce.
@@ -175,6 +213,8 @@ pub(crate) enum ProduceReply {
     OldEpoch,
     /// Not a batch; the proposer should have refused it.
     Corrupt,
+    /// The transaction that the batch claims is over, or one is open that it is not part of.
+    NotInTransaction,
 }
 
 impl ProduceReply {
@@ -190,6 +230,7 @@ impl ProduceReply {
             Self::OutOfOrder => out.put_u8(2),
             Self::OldEpoch => out.put_u8(3),
             Self::Corrupt => out.put_u8(4),
+            Self::NotInTransaction => out.put_u8(5),
         }
         out.freeze()
     }
@@ -208,6 +249,7 @@ impl ProduceReply {
             [2] => Ok(Self::OutOfOrder),
             [3] => Ok(Self::OldEpoch),
             [4] => Ok(Self::Corrupt),
+            [5] => Ok(Self::NotInTransaction),
             _ => Err(BadCommand("unknown reply")),
         }
     }
@@ -270,9 +312,13 @@ mod tests {
     #[test]
     fn commands_survive_a_round_trip() {
         let key = PartKey { topic: Uuid::from_u128(7), partition: 3 };
-        let bytes = produce(key, b"batch").freeze();
-        assert!(matches!(decode(&bytes).unwrap(),
-            DataCommand::Produce { key: k, batch } if k == key && batch == "batch"));
+        for claim in [Claim::Plain, Claim::Number(4)] {
+            let bytes = produce(key, claim, b"batch").0.freeze();
+            assert!(
+                matches!(decode(&bytes).unwrap(), DataCommand::Produce { key: k, claim: c, batch }
+                if k == key && c == claim && batch == "batch")
+            );
+        }
         let entry = OnceEntry { file_key: "f".into(), version: "1".into(), batch_len: 2 };
         let head = OnceHead { key, source: "s".into(), epoch: 4, files: vec![entry] };
         let bytes = once(&head, &["ab".into()]);

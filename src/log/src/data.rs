@@ -1,10 +1,12 @@
 //! The log's machine in a data group.
 //!
 //! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `P` + topic id +
-//! partition + number: its producers; `O` + group + topic id + partition: a committed offset;
-//! `F` + source: a fence; `L` + topic id + partition + source + file key: a ledger entry;
-//! `gr…`: consumer groups. Numbers are big-endian; group and source have a u16 length before
-//! them. Replica and producer rows are written at checkpoints only, the others in apply.
+//! partition + number: its producers; `T`, likewise: their transactions; `A` + topic id +
+//! partition + offset of the marker: a transaction aborted there; `O` + group + topic id +
+//! partition: a committed offset; `F` + source: a fence; `L` + topic id + partition + source +
+//! file key: a ledger entry; `gr…`: consumer groups; `t`, `x`, `y`: transactions (see
+//! [`crate::transactions`]). Numbers are big-endian; group and source have a u16 length before
+//! them. Replica, producer, `T` and `A` rows are written at checkpoints only, the others in apply.
 //!
 //! Invariant: files that a durable checkpoint speaks of exist, with all that belongs to it, until
 //! a later checkpoint is durable. A checkpoint syncs files while apply goes on, so a deleted
@@ -29,6 +31,7 @@ use crate::offsets::OffsetRow;
 use crate::partition::{PartRow, PartState, Partition};
 use crate::producers::Producer;
 use crate::shared::{GroupView, LogShared};
+use crate::transactions::{self, Claim};
 use crate::types::{LedgerRow, OnceOutcome, PartKey};
 
 /// Keys of rows, also used by readers.
@@ -87,9 +90,15 @@ impl DataMachine {
         Self { shared, view, removed, removed_before, files, unsynced }
     }
 
-    fn produce(&self, at: &ApplyAt, key: &PartKey, batch: &Bytes) -> Result<ProduceReply, Fatal> {
+    fn produce(
+        &self,
+        at: &ApplyAt,
+        key: &PartKey,
+        batch: &Bytes,
+        claim: Claim,
+    ) -> Result<ProduceReply, Fatal> {
         match self.view.get(key) {
-            Some(part) => part.append(at, batch),
+            Some(part) => part.append(at, batch, claim),
             None => Ok(ProduceReply::UnknownPartition),
         }
     }
@@ -141,7 +150,7 @@ impl DataMachine {
         if batch::validate(batch).is_err() {
             return Ok(OnceOutcome::BadBatch);
         }
-        match self.produce(at, &head.key, batch)? {
+        match self.produce(at, &head.key, batch, Claim::Plain)? {
             ProduceReply::Done { base_offset, .. } => {
                 let version = file.version.clone();
                 let row = LedgerRow { version, offset: base_offset, state: 0, time_ms: at.time_ms };
@@ -149,9 +158,10 @@ impl DataMachine {
                 Ok(OnceOutcome::Appended(base_offset))
             }
             ProduceReply::UnknownPartition => Ok(OnceOutcome::NoPartition),
-            ProduceReply::Corrupt | ProduceReply::OutOfOrder | ProduceReply::OldEpoch => {
-                Ok(OnceOutcome::BadBatch)
-            }
+            ProduceReply::Corrupt
+            | ProduceReply::OutOfOrder
+            | ProduceReply::OldEpoch
+            | ProduceReply::NotInTransaction => Ok(OnceOutcome::BadBatch),
         }
     }
 
@@ -184,9 +194,7 @@ impl DataMachine {
                 }))
             }
             Control::ExpireProducers { key, before_ms } => Ok(self.with(&key, |part| {
-                let mut state = part.state.lock();
-                state.producers.expire(before_ms);
-                state.dirty = true;
+                part.expire_producers(before_ms);
                 ControlReply::Done
             })),
             Control::Fence { source, epoch } => {
@@ -236,7 +244,7 @@ impl DataMachine {
     ) -> Result<ControlReply, Fatal> {
         let part = self.view.parts.write().remove(key);
         let Some(part) = part else { return Ok(ControlReply::Done) };
-        for kind in [b'R', b'P', b'L'] {
+        for kind in [b'R', b'P', b'L', b'T', b'A'] {
             for (row, _) in rows.scan(&keys::part(kind, key))? {
                 rows.delete(&row);
             }
@@ -258,6 +266,7 @@ impl DataMachine {
             rows.delete(&producers_key(&part.key, number));
         }
         state.producer_rows = count;
+        write_txns(&part.key, &mut state, rows);
         let row = part.row(&state);
         rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
         self.files.insert(part.key, self.snapshot_files(&row));
@@ -280,6 +289,43 @@ fn producers_key(key: &PartKey, number: u32) -> Vec<u8> {
     [keys::part(b'P', key), number.to_be_bytes().to_vec()].concat()
 }
 
+fn txns_key(key: &PartKey, number: u32) -> Vec<u8> {
+    [keys::part(b'T', key), number.to_be_bytes().to_vec()].concat()
+}
+
+fn aborted_key(key: &PartKey, marker: i64) -> Vec<u8> {
+    [keys::part(b'A', key), marker.to_be_bytes().to_vec()].concat()
+}
+
+fn write_txns(key: &PartKey, state: &mut PartState, rows: &mut Rows<'_>) {
+    let held = state.txns.held_rows(PRODUCERS_PER_ROW);
+    let count = u32::try_from(held.len()).unwrap_or(u32::MAX);
+    for (number, row) in (0u32..).zip(&held) {
+        rows.put(&txns_key(key, number), codec::encode(row));
+    }
+    for number in count..state.txn_rows {
+        rows.delete(&txns_key(key, number));
+    }
+    state.txn_rows = count;
+    for txn in state.txns.store_aborted() {
+        rows.put(&aborted_key(key, txn.last_offset), codec::encode(&txn));
+    }
+    for marker in state.txns.take_gone() {
+        rows.delete(&aborted_key(key, marker));
+    }
+}
+
+fn restore_txns(rows: &Rows<'_>, key: &PartKey, state: &mut PartState) -> Result<(), Fatal> {
+    for (_, value) in rows.scan(&keys::part(b'T', key))? {
+        state.txns.take_held(codec::decode(&value)?);
+        state.txn_rows += 1;
+    }
+    for (_, value) in rows.scan(&keys::part(b'A', key))? {
+        state.txns.take_aborted(codec::decode(&value)?);
+    }
+    Ok(())
+}
+
 fn read_fence(rows: &Rows<'_>, source: &str) -> Result<u64, Fatal> {
     let value = rows.get(&keys::fence(source))?;
     Ok(value.map(|v| codec::decode(&v)).transpose()?.unwrap_or(0))
@@ -296,6 +342,7 @@ fn delete_offsets(
             for (row, _) in rows.scan(&keys::offsets(group))? {
                 rows.delete(&row);
             }
+            transactions::offsets::forget_group(group, rows)?;
         }
     }
     Ok(ControlReply::Done)
@@ -333,7 +380,9 @@ fn sync_all(streams: Vec<Stream>, threads: usize) -> io::Result<()> {
 impl StateMachine for DataMachine {
     fn apply(&mut self, at: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal> {
         match command::decode(&command) {
-            Ok(DataCommand::Produce { key, batch }) => Ok(self.produce(at, &key, &batch)?.encode()),
+            Ok(DataCommand::Produce { key, claim, batch }) => {
+                Ok(self.produce(at, &key, &batch, claim)?.encode())
+            }
             Ok(DataCommand::Once { head, batches }) => {
                 Ok(codec::encode(&self.once(at, &head, batches, rows)?).into())
             }
@@ -343,6 +392,9 @@ impl StateMachine for DataMachine {
             Ok(DataCommand::Groups(command)) => {
                 groups::apply_command(command, rows);
                 Ok(codec::encode(&ControlReply::Done).into())
+            }
+            Ok(DataCommand::Txns(command)) => {
+                Ok(codec::encode(&transactions::apply(&self.view, at, &command, rows)?).into())
             }
             // Nothing decodes from an empty reply: the proposer sees an error.
             Err(_) => Ok(Bytes::new()),
@@ -404,11 +456,13 @@ impl StateMachine for DataMachine {
             for (_, value) in rows.scan(&keys::part(b'P', &key))? {
                 state.producers.extend(codec::decode(&value)?);
             }
+            restore_txns(rows, &key, &mut state)?;
             let stream = self.stream(&row.dir, &row.segments)?;
             known.push(dir.join(&row.dir));
             self.files.insert(key, self.snapshot_files(&row));
             self.add(Partition::new(key, self.view.group, row.dir, stream, state));
         }
+        transactions::restore(&self.view, rows)?;
         for path in disk.read_dir(&dir)? {
             if !known.contains(&path) {
                 disk.remove_dir_all(&path)?;
@@ -431,6 +485,8 @@ impl StateMachine for DataMachine {
             for producer in state.producers.iter() {
                 add(&codec::encode(&producer));
             }
+            let (held, aborted) = state.txns.digest();
+            add(&codec::encode(&(held, aborted)));
         }
         Ok(())
     }

@@ -39,6 +39,33 @@ pub enum LogError {
     /// The producer's state is gone.
     #[error("unknown producer id")]
     UnknownProducerId,
+    /// The batch fits no transaction that its producer has here.
+    #[error("the producer attempted a transactional operation in an invalid state")]
+    InvalidTxnState,
+    /// The transactional id's previous transaction is not complete yet. Retry.
+    #[error("the transactional id has a transaction that is about to end")]
+    ConcurrentTransactions,
+    /// The producer id is not the transactional id's.
+    #[error("the producer id is not assigned to its transactional id")]
+    InvalidProducerIdMapping,
+    /// A newer producer with the same transactional id is at work.
+    #[error("there is a newer producer with the same transactional id")]
+    ProducerFenced,
+    /// The timeout of transactions is longer than `transaction.max.timeout.ms`.
+    #[error("the transaction timeout is larger than transaction.max.timeout.ms")]
+    InvalidTransactionTimeout,
+    /// The partition was not added to the transaction: abort it and go on.
+    #[error("the partition was not added to the transaction")]
+    TransactionAbortable,
+    /// A newer coordinator wrote markers already.
+    #[error("the transaction coordinator is fenced")]
+    CoordinatorFenced,
+    /// Offsets of a transaction that may still commit are under way.
+    #[error("offsets of an open transaction are pending")]
+    UnstableOffsetCommit,
+    /// No such transactional id.
+    #[error("no such transactional id")]
+    TransactionalIdNotFound,
     /// The batch is larger than `max.message.bytes`.
     #[error("batch of {bytes} bytes exceeds max.message.bytes = {limit}")]
     MessageTooLarge {
@@ -125,13 +152,22 @@ impl LogError {
             Self::UnsupportedForMessageFormat => 43,
             Self::OutOfOrderSequence => 45,
             Self::InvalidProducerEpoch => 47,
+            Self::InvalidTxnState => 48,
+            Self::InvalidProducerIdMapping => 49,
+            Self::InvalidTransactionTimeout => 50,
+            Self::ConcurrentTransactions => 51,
+            Self::CoordinatorFenced => 52,
             Self::Storage(_) => 56,
             Self::UnknownProducerId => 59,
             Self::FencedLeaderEpoch => 74,
             Self::UnknownLeaderEpoch => 75,
             Self::UnsupportedCompression => 76,
             Self::InvalidRecord(_) => 87,
+            Self::UnstableOffsetCommit => 88,
+            Self::ProducerFenced => 90,
             Self::UnknownTopicId => 100,
+            Self::TransactionalIdNotFound => 105,
+            Self::TransactionAbortable => 120,
             Self::Internal(_) => -1,
         }
     }

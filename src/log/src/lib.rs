@@ -19,7 +19,7 @@
 //! * A topic made anew has a new id, and nothing of the old one is found under it.
 //! * A file's record and its ledger row are one command.
 //!
-//! Transactions and compaction are not here yet; batches that need them are refused.
+//! Transactions are described in [`transactions`]. Compaction is not here yet.
 
 pub mod batch;
 mod command;
@@ -35,13 +35,15 @@ pub mod records;
 mod service;
 mod shared;
 mod topics;
+pub mod transactions;
 mod types;
 
 pub use error::LogError;
-pub use service::{Acks, ConfigChange, LogOptions, LogService, check_name};
+pub use producers::ActiveProducer;
+pub use service::{Acks, ConfigChange, LogOptions, LogService, TxnDescription, check_name};
 pub use shared::LogShared;
 pub use types::{
-    CommittedOffset, FetchSpec, Fetched, LedgerRow, ListedOffset, Mode, OffsetQuery,
+    CommittedOffset, FetchSpec, Fetched, Isolation, LedgerRow, ListedOffset, Mode, OffsetQuery,
     OffsetToCommit, OnceFile, OnceOutcome, PartKey, PartitionStatus, Produced, Topic, TopicRef,
     TopicSpec,
 };

@@ -58,3 +58,24 @@ pub const SYNC_THREADS: usize = 8;
 
 /// Largest answer of one internal read, in bytes.
 pub const MAX_READ_BYTES: usize = 32 * MIB;
+
+/// Longest transaction that a producer may ask for; Kafka's `transaction.max.timeout.ms`.
+pub const MAX_TXN_TIMEOUT_MS: i32 = 15 * 60 * 1000;
+
+/// Transactional ids idle for so long are forgotten; Kafka's `transactional.id.expiration.ms`.
+pub const TXN_ID_EXPIRY_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// Length of a transactional id, in bytes.
+pub const MAX_TXN_ID: usize = 4096;
+
+/// Partitions in one transaction.
+pub const MAX_TXN_PARTITIONS: usize = MAX_ALL_PARTITIONS;
+
+/// Consumer groups in one transaction.
+pub const MAX_TXN_GROUPS: usize = 1000;
+
+/// Transactions of one data group whose markers are written at once.
+pub const TXNS_AT_ONCE: usize = 64;
+
+/// Idle transactional ids looked at in one pass over a data group.
+pub const TXN_IDS_PER_PASS: usize = 10_000;

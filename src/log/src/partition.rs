@@ -6,7 +6,7 @@ use base::GroupId;
 use base::broken::{self, Broken};
 use bytes::{Bytes, BytesMut};
 use consensus::{ApplyAt, Fatal};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use segment::{SegmentInfo, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -15,7 +15,10 @@ use crate::batch::{self, BatchHeader};
 use crate::command::ProduceReply;
 use crate::configs::ReplicaSettings;
 use crate::limits::MAX_EPOCHS;
-use crate::producers::{Producers, Verdict};
+use crate::producers::{ActiveProducer, Producers, Verdict};
+use crate::service::Gates;
+use crate::transactions::marker::{self, Marker};
+use crate::transactions::{AbortedTxn, Claim, PartTxns};
 use crate::types::{PartKey, PartitionStatus};
 
 /// A replica. Readers share it with the machine that applies.
@@ -28,6 +31,8 @@ pub(crate) struct Partition {
     pub(crate) state: Mutex<PartState>,
     /// The end offset, for those who wait for data.
     pub(crate) end: watch::Sender<i64>,
+    /// Where batches wait whose transaction is about to begin here.
+    pub(crate) gates: Gates,
 }
 
 /// What apply keeps in memory and a checkpoint writes into rows.
@@ -40,6 +45,7 @@ pub(crate) struct PartState {
     /// Terms with the first offset appended in each.
     pub(crate) epochs: Vec<(i32, i64)>,
     pub(crate) producers: Producers,
+    pub(crate) txns: PartTxns,
     pub(crate) settings: ReplicaSettings,
     /// When the newest segment got its first record.
     pub(crate) active_since_ms: i64,
@@ -49,6 +55,8 @@ pub(crate) struct PartState {
     pub(crate) dirty: bool,
     /// Rows that hold the producers since the latest checkpoint.
     pub(crate) producer_rows: u32,
+    /// Rows that hold their transactions since the latest checkpoint.
+    pub(crate) txn_rows: u32,
 }
 
 /// A partition in a checkpoint.
@@ -72,11 +80,13 @@ impl PartState {
             log_start: 0,
             epochs: Vec::new(),
             producers: Producers::default(),
+            txns: PartTxns::default(),
             settings,
             active_since_ms: 0,
             roll_next: false,
             dirty: true,
             producer_rows: 0,
+            txn_rows: 0,
         }
     }
 
@@ -86,12 +96,28 @@ impl PartState {
             log_start: row.log_start,
             epochs: row.epochs.clone(),
             producers: Producers::default(),
+            txns: PartTxns::default(),
             settings: row.settings,
             active_since_ms: row.active_since_ms,
             roll_next: row.roll_next,
             dirty: false,
             producer_rows: row.producer_rows,
+            txn_rows: 0,
         }
+    }
+
+    /// Makes room for a producer; one whose transaction is open is not forgotten.
+    fn make_room(&mut self, producer_id: i64) {
+        let Self { producers, txns, .. } = self;
+        if let Some(gone) = producers.make_room(producer_id, |id| txns.is_open(id)) {
+            txns.forget(gone);
+        }
+    }
+
+    /// Where readers of committed records stop: the first offset of the oldest open transaction,
+    /// or the end.
+    pub(crate) fn last_stable_offset(&self) -> i64 {
+        self.txns.first_open().map_or(self.end, |first| first.max(self.log_start).min(self.end))
     }
 
     /// Whether the next batch of `len` bytes begins a new segment.
@@ -148,11 +174,17 @@ impl Partition {
         state: PartState,
     ) -> Self {
         let end = watch::Sender::new(state.end);
-        Self { key, group, dir, stream, state: Mutex::new(state), end }
+        let (state, gates) = (Mutex::new(state), Gates::default());
+        Self { key, group, dir, stream, state, end, gates }
     }
 
-    /// Applies one batch: judges its producer, assigns offset and epoch, appends.
-    pub(crate) fn append(&self, at: &ApplyAt, batch: &Bytes) -> Result<ProduceReply, Fatal> {
+    /// Applies one batch: judges its producer and transaction, appends.
+    pub(crate) fn append(
+        &self,
+        at: &ApplyAt,
+        batch: &Bytes,
+        claim: Claim,
+    ) -> Result<ProduceReply, Fatal> {
         let Ok(header) = BatchHeader::parse(batch) else { return Ok(ProduceReply::Corrupt) };
         if header.len != batch.len() || header.last_offset_delta < 0 {
             return Ok(ProduceReply::Corrupt);
@@ -168,9 +200,50 @@ impl Partition {
             Verdict::OutOfOrder => return Ok(ProduceReply::OutOfOrder),
             Verdict::OldEpoch => return Ok(ProduceReply::OldEpoch),
         }
+        if state.txns.judge(&header, claim).is_err() {
+            return Ok(ProduceReply::NotInTransaction);
+        }
+        let Some(base_offset) = self.add(&mut state, at, batch, &header)? else {
+            return Ok(ProduceReply::Corrupt);
+        };
+        state.txns.note(&header, claim, base_offset);
+        if header.producer_id >= 0 {
+            state.make_room(header.producer_id);
+        }
+        state.producers.note(&header, base_offset, at.time_ms);
+        self.show_end(state);
+        Ok(ProduceReply::Done { base_offset, log_start })
+    }
+
+    /// Applies a marker: ends the producer's transaction with a control batch. Nothing happens
+    /// when that was done before.
+    pub(crate) fn end_transaction(&self, at: &ApplyAt, marker: &Marker) -> Result<(), Fatal> {
+        let mut state = self.state.lock();
+        if state.txns.has_ended(marker) {
+            return Ok(());
+        }
+        let batch = marker::batch(marker, at.time_ms);
+        let header = BatchHeader::parse(&batch).map_err(|e| Fatal(e.to_string()))?;
+        // Only a log of 2⁶³ records has no room.
+        let Some(offset) = self.add(&mut state, at, &batch, &header)? else { return Ok(()) };
+        state.txns.end(marker, offset);
+        state.make_room(marker.producer_id);
+        state.producers.note_epoch(marker.producer_id, marker.epoch, at.time_ms);
+        self.show_end(state);
+        Ok(())
+    }
+
+    /// Gives a batch its offset and epoch and appends it; `None` when offsets are used up.
+    fn add(
+        &self,
+        state: &mut PartState,
+        at: &ApplyAt,
+        batch: &Bytes,
+        header: &BatchHeader,
+    ) -> Result<Option<i64>, Fatal> {
         let base_offset = state.end;
         let Some(end) = base_offset.checked_add(i64::from(header.last_offset_delta) + 1) else {
-            return Ok(ProduceReply::Corrupt);
+            return Ok(None);
         };
         let epoch = epoch_of(at.term);
         // The one copy: base offset and epoch are set in it, outside the checksum.
@@ -187,14 +260,62 @@ impl Partition {
         let (from, to) = (offset(base_offset)?, offset(end)?);
         self.stream.append(from, to, header.max_timestamp_ms, bytes.freeze())?;
         // Nothing to do unless a roll has just let go of a segment below the start.
-        self.stream.trim_before(offset(log_start)?);
+        self.stream.trim_before(offset(state.log_start)?);
         state.note_epoch(epoch);
-        state.producers.note(&header, base_offset, at.time_ms);
         state.end = end;
         state.dirty = true;
+        Ok(Some(base_offset))
+    }
+
+    /// Lets go of the state and wakes those who wait for its end.
+    fn show_end(&self, state: MutexGuard<'_, PartState>) {
+        let end = state.end;
         drop(state);
         self.end.send_replace(end);
-        Ok(ProduceReply::Done { base_offset, log_start })
+    }
+
+    /// The transaction that the producer of a batch has open here.
+    pub(crate) fn open_for(&self, batch: &BatchHeader) -> Option<Claim> {
+        let state = self.state.lock();
+        let same = state.producers.epoch_of(batch.producer_id) == Some(batch.producer_epoch);
+        let number = state.txns.open_number(batch.producer_id).filter(|_| same);
+        number.map(Claim::Number)
+    }
+
+    /// Where readers of committed records stop.
+    pub(crate) fn last_stable_offset(&self) -> i64 {
+        self.state.lock().last_stable_offset()
+    }
+
+    /// Transactions aborted in this partition that have records in `from..to`.
+    pub(crate) fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
+        self.state.lock().txns.aborted(from, to)
+    }
+
+    /// The producers of the partition.
+    pub(crate) fn producers(&self) -> Vec<ActiveProducer> {
+        let state = self.state.lock();
+        let mut all = state.producers.describe();
+        for one in &mut all {
+            one.coordinator_epoch = state.txns.coordinator_epoch(one.producer_id);
+            one.txn_start_offset = state.txns.open_since(one.producer_id).unwrap_or(-1);
+        }
+        all
+    }
+
+    /// Whether one without an open transaction was last heard before `before_ms`.
+    pub(crate) fn has_idle_producers(&self, before_ms: i64) -> bool {
+        let state = self.state.lock();
+        state.producers.any_before(before_ms, |id| state.txns.is_open(id))
+    }
+
+    /// Forgets producers that were last heard before `before_ms`, unless a transaction is open.
+    pub(crate) fn expire_producers(&self, before_ms: i64) {
+        let mut state = self.state.lock();
+        let PartState { producers, txns, .. } = &mut *state;
+        producers.expire(before_ms, |id| txns.is_open(id));
+        txns.retain(|id| producers.epoch_of(id).is_some());
+        state.dirty = true;
     }
 
     /// Moves the log's start up to `offset`, and hides segments below it.
@@ -205,6 +326,7 @@ impl Partition {
         }
         if start > state.log_start {
             state.log_start = start;
+            state.txns.trim(start);
             state.dirty = true;
             // The newest segment goes with the next one's first record.
             state.roll_next = start == state.end;
@@ -224,13 +346,20 @@ impl Partition {
         self.stream.read(u64::try_from(from).unwrap_or(0), max_bytes)
     }
 
+    /// Log start, last stable offset and end, as of one moment.
+    pub(crate) fn stable_bounds(&self) -> (i64, i64, i64) {
+        let state = self.state.lock();
+        (state.log_start, state.last_stable_offset(), state.end)
+    }
+
     pub(crate) fn status(&self) -> PartitionStatus {
-        let (log_start_offset, end_offset) = self.bounds();
+        let (log_start_offset, last_stable_offset, end_offset) = self.stable_bounds();
         PartitionStatus {
             key: self.key,
             group: self.group,
             log_start_offset,
             end_offset,
+            last_stable_offset,
             bytes: self.stream.total_len(),
             segments: self.stream.segments().len(),
         }

@@ -7,6 +7,23 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{BatchHeader, add_sequence};
 use crate::limits::{MAX_PRODUCERS, PRODUCER_BATCHES};
 
+/// A producer of a partition, for DescribeProducers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence number of its last record, −1 when only a marker is known.
+    pub last_sequence: i32,
+    /// When it was last heard.
+    pub last_time_ms: i64,
+    /// Term of the coordinator that wrote its last marker, −1 before the first.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction, −1 when there is none.
+    pub txn_start_offset: i64,
+}
+
 /// A remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
@@ -57,11 +74,26 @@ impl Producers {
         if let Some(seen) = known.batches.iter().find(same) {
             return Verdict::Duplicate(seen.base_offset);
         }
-        let next = known.batches.back().map(|seen| add_sequence(seen.last_sequence, 1));
-        match next {
-            Some(next) if next != first => Verdict::OutOfOrder,
-            _ => Verdict::Append,
+        // Without a batch a marker told of this epoch: the producer begins it at 0.
+        let next = known.batches.back().map_or(0, |seen| add_sequence(seen.last_sequence, 1));
+        if next == first { Verdict::Append } else { Verdict::OutOfOrder }
+    }
+
+    /// Forgets the one longest idle when there is no room for a new producer, and says whom. One
+    /// who is `busy` stays.
+    pub(crate) fn make_room(
+        &mut self,
+        producer_id: i64,
+        busy: impl Fn(i64) -> bool,
+    ) -> Option<i64> {
+        if self.0.len() < MAX_PRODUCERS || self.0.contains_key(&producer_id) {
+            return None;
         }
+        let idle = self.0.iter().filter(|(id, _)| !busy(**id));
+        let (id, _) = idle.min_by_key(|(id, p)| (p.last_time_ms, **id))?;
+        let id = *id;
+        self.0.remove(&id);
+        Some(id)
     }
 
     /// Notes an appended batch.
@@ -69,19 +101,7 @@ impl Producers {
         if batch.producer_id < 0 {
             return;
         }
-        if self.0.len() >= MAX_PRODUCERS && !self.0.contains_key(&batch.producer_id) {
-            let idlest = self.0.iter().min_by_key(|(id, p)| (p.last_time_ms, **id));
-            if let Some(id) = idlest.map(|(id, _)| *id) {
-                self.0.remove(&id);
-            }
-        }
-        let fresh =
-            || Producer { epoch: batch.producer_epoch, last_time_ms: 0, batches: VecDeque::new() };
-        let known = self.0.entry(batch.producer_id).or_insert_with(fresh);
-        if known.epoch != batch.producer_epoch {
-            *known = fresh();
-        }
-        known.last_time_ms = time_ms;
+        let known = self.reach(batch.producer_id, batch.producer_epoch, time_ms);
         known.batches.push_back(Seen {
             first_sequence: batch.base_sequence,
             last_sequence: batch.last_sequence(),
@@ -92,18 +112,53 @@ impl Producers {
         }
     }
 
-    /// Forgets producers that were last heard before `time_ms`.
-    pub(crate) fn expire(&mut self, time_ms: i64) {
-        self.0.retain(|_, producer| producer.last_time_ms >= time_ms);
+    /// Notes the epoch that a marker tells of, unless a newer one is known.
+    pub(crate) fn note_epoch(&mut self, producer_id: i64, epoch: i16, time_ms: i64) {
+        let newest = self.epoch_of(producer_id).unwrap_or(epoch).max(epoch);
+        self.reach(producer_id, newest, time_ms);
     }
 
-    /// Whether one was last heard before `time_ms`.
-    pub(crate) fn any_before(&self, time_ms: i64) -> bool {
-        self.0.values().any(|producer| producer.last_time_ms < time_ms)
+    /// The producer in that epoch; what is known of another one is forgotten.
+    fn reach(&mut self, producer_id: i64, epoch: i16, time_ms: i64) -> &mut Producer {
+        let fresh = || Producer { epoch, last_time_ms: 0, batches: VecDeque::new() };
+        let known = self.0.entry(producer_id).or_insert_with(fresh);
+        if known.epoch != epoch {
+            *known = fresh();
+        }
+        known.last_time_ms = time_ms;
+        known
+    }
+
+    /// The epoch that is known of a producer.
+    pub(crate) fn epoch_of(&self, producer_id: i64) -> Option<i16> {
+        self.0.get(&producer_id).map(|known| known.epoch)
+    }
+
+    /// Forgets producers that were last heard before `time_ms` and are not `busy`.
+    pub(crate) fn expire(&mut self, time_ms: i64, busy: impl Fn(i64) -> bool) {
+        self.0.retain(|id, producer| producer.last_time_ms >= time_ms || busy(*id));
+    }
+
+    /// Whether one that is not `busy` was last heard before `time_ms`.
+    pub(crate) fn any_before(&self, time_ms: i64, busy: impl Fn(i64) -> bool) -> bool {
+        self.0.iter().any(|(id, producer)| producer.last_time_ms < time_ms && !busy(*id))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&i64, &Producer)> {
         self.0.iter()
+    }
+
+    /// Everybody, as far as this module knows them.
+    pub(crate) fn describe(&self) -> Vec<ActiveProducer> {
+        let one = |(id, known): (&i64, &Producer)| ActiveProducer {
+            producer_id: *id,
+            epoch: known.epoch,
+            last_sequence: known.batches.back().map_or(-1, |seen| seen.last_sequence),
+            last_time_ms: known.last_time_ms,
+            coordinator_epoch: -1,
+            txn_start_offset: -1,
+        };
+        self.0.iter().map(one).collect()
     }
 
     pub(crate) fn extend(&mut self, producers: Vec<(i64, Producer)>) {
@@ -167,6 +222,22 @@ mod tests {
             (batch(1, 0, 1), Verdict::Append),
             (batch(0, 1, 1), Verdict::OldEpoch),
         ]);
+    }
+
+    #[test]
+    fn a_marker_begins_an_epoch_and_keeps_a_newer_one() {
+        let mut producers = Producers::default();
+        producers.note(&batch(0, 0, 1), 0, 5);
+        producers.note_epoch(9, 1, 6);
+        assert_eq!(producers.judge(&batch(0, 1, 1)), Verdict::OldEpoch);
+        assert_eq!(producers.judge(&batch(1, 1, 1)), Verdict::OutOfOrder);
+        assert_eq!(producers.judge(&batch(1, 0, 1)), Verdict::Append);
+        producers.note_epoch(9, 0, 7);
+        assert_eq!(producers.epoch_of(9), Some(1));
+        producers.expire(8, |id| id == 9);
+        assert_eq!(producers.epoch_of(9), Some(1), "a busy one stays");
+        producers.expire(8, |_| false);
+        assert_eq!(producers.epoch_of(9), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::data::DataMachine;
 use crate::partition::Partition;
 use crate::topics::{MetaMachine, Topics};
+use crate::transactions::ActiveTxns;
 use crate::types::PartKey;
 
 /// Replicas of one data group on this node.
@@ -22,6 +23,8 @@ pub(crate) struct GroupView {
     pub(crate) parts: RwLock<BTreeMap<PartKey, Arc<Partition>>>,
     /// Counts replicas that came or went.
     pub(crate) changes: watch::Sender<u64>,
+    /// Transactions whose ids this group coordinates.
+    pub(crate) txns: ActiveTxns,
 }
 
 impl GroupView {
@@ -76,7 +79,7 @@ impl LogShared {
         let mut groups = self.0.groups.lock();
         let view = groups.entry(group).or_insert_with(|| {
             let (parts, changes) = (RwLock::default(), watch::Sender::new(0));
-            Arc::new(GroupView { group, parts, changes })
+            Arc::new(GroupView { group, parts, changes, txns: ActiveTxns::default() })
         });
         view.clone()
     }

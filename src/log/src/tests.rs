@@ -15,6 +15,8 @@ use crate::batch::{build, split, with_producer};
 use crate::records::{RecordRef, records};
 use crate::*;
 
+mod transactions;
+
 struct Cluster {
     service: LogService,
     shared: LogShared,
@@ -67,6 +69,10 @@ fn batch(values: &[&str], ts: i64) -> Bytes {
     build(&records)
 }
 
+fn produce_command(key: PartKey, batch: &[u8]) -> Bytes {
+    command::produce(key, crate::transactions::Claim::Plain, batch).0.freeze()
+}
+
 const T: TopicRef<'static> = TopicRef::Name("t");
 
 impl Cluster {
@@ -87,6 +93,7 @@ impl Cluster {
             max_bytes: 1 << 20,
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
+            isolation: Isolation::Uncommitted,
         };
         self.service.fetch(&spec).await
     }
@@ -257,7 +264,8 @@ async fn offsets_are_found_by_time_with_record_precision() {
             (0..3).map(|k| RecordRef::value(b"some value", 1000 + i * 30 + k * 10)).collect();
         c.put(0, build(&values)).await.unwrap();
     }
-    let list = async |query| c.service.list_offset(T, 0, -1, query).await.unwrap();
+    let list =
+        async |query| c.service.list_offset(T, 0, -1, query, Isolation::Uncommitted).await.unwrap();
     assert_eq!(list(OffsetQuery::Earliest).await.offset, 0);
     assert_eq!(list(OffsetQuery::Latest).await.offset, 60);
     let hit = list(OffsetQuery::Time(1235)).await;
@@ -394,7 +402,7 @@ async fn equal_commands_give_equal_digests() {
         let apply = |command| c.data[0].apply(tags::LOG, command);
         apply(command::control(&command::Control::CreateReplica { key, settings }));
         for i in 0..100 {
-            apply(command::produce(key, &batch(&["value"], i)).freeze());
+            apply(produce_command(key, &batch(&["value"], i)));
             c.data[0].advance_ms(1000);
             if i % 30 == 0 {
                 c.data[0].checkpoint();
@@ -505,10 +513,10 @@ fn history() -> Vec<Bytes> {
                 let head = OnceHead { key: key(1, 3), source: "s".into(), epoch: 1, files };
                 command::once(&head, &[one])
             }
-            _ if i % 3 == 0 => command::produce(key(2, 0), &one).freeze(),
+            _ if i % 3 == 0 => produce_command(key(2, 0), &one),
             _ => {
                 let one = with_producer(&one, 5 + i / 4, 0, (i % 4) as i32);
-                command::produce(key(1, 0), &one).freeze()
+                produce_command(key(1, 0), &one)
             }
         });
     }

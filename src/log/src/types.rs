@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::batch::BatchHeader;
 use crate::configs::TopicSettings;
+use crate::transactions::AbortedTxn;
 
 /// A partition by the id of its topic; survives nothing: a topic made anew has a new id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,6 +101,18 @@ pub struct FetchSpec<'a> {
     pub current_leader_epoch: i32,
     /// The epoch of the last record that the client has; −1 when it does not say.
     pub last_fetched_epoch: i32,
+    /// Which records are wanted.
+    pub isolation: Isolation,
+}
+
+/// Which records a reader wants to see, as Kafka's `isolation.level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// All up to the high watermark.
+    #[default]
+    Uncommitted,
+    /// Those below the last stable offset; the reader skips aborted ones.
+    Committed,
 }
 
 /// What was fetched.
@@ -106,7 +120,7 @@ pub struct FetchSpec<'a> {
 pub struct Fetched {
     /// Offset after the last committed record.
     pub high_watermark: i64,
-    /// As the high watermark while there are no transactions.
+    /// First offset of the oldest open transaction; the high watermark when there is none.
     pub last_stable_offset: i64,
     /// First offset of the partition.
     pub log_start_offset: i64,
@@ -114,6 +128,20 @@ pub struct Fetched {
     pub records: Vec<Bytes>,
     /// Set when the client's log has gone another way: its epoch's (epoch, end offset) here.
     pub diverging: Option<(i32, i64)>,
+    /// With [`Isolation::Committed`]: transactions whose records among these were aborted.
+    pub aborted: Vec<AbortedTxn>,
+}
+
+impl Fetched {
+    /// Whether the records of a batch must not be taken for data by a reader of committed
+    /// records: they were aborted, or are markers.
+    pub fn hides(&self, batch: &BatchHeader) -> bool {
+        let aborts = |txn: &AbortedTxn| {
+            txn.producer_id == batch.producer_id
+                && (txn.first_offset..txn.last_offset).contains(&batch.base_offset)
+        };
+        batch.is_control() || batch.is_transactional() && self.aborted.iter().any(aborts)
+    }
 }
 
 /// Which offset to list.
@@ -151,6 +179,8 @@ pub struct PartitionStatus {
     pub log_start_offset: i64,
     /// Offset after the last record applied here.
     pub end_offset: i64,
+    /// First offset of the oldest open transaction, or the end.
+    pub last_stable_offset: i64,
     /// Bytes of its segments.
     pub bytes: u64,
     /// Segments.

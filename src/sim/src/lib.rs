@@ -18,6 +18,8 @@
 //! * A read behind a read barrier sees everything acknowledged before the barrier.
 //! * Idempotent producers: every batch once, in the order of sending, through all retries.
 //! * What a consumer was given stays where it was.
+//! * Of a transaction that committed, readers of committed records see everything, once and in
+//!   order; of any other nothing, then and later; and none stays open (see [`txn`]).
 //! * At most one node leads a group in a term.
 //! * All nodes end with equal digests in every group, and none gives up unless its disk failed.
 //!
@@ -39,6 +41,7 @@ pub mod list;
 pub mod net;
 pub mod node;
 pub mod topic;
+pub mod txn;
 pub mod world;
 
 pub use world::{Report, run};

@@ -7,7 +7,7 @@ use base::env::{Random, SeededRandom};
 use bytes::Bytes;
 use log::batch::{build, with_producer};
 use log::records::{RecordRef, records};
-use log::{Acks, FetchSpec, LogError, Mode, Topic, TopicRef, TopicSpec};
+use log::{Acks, FetchSpec, Isolation, LogError, Mode, Topic, TopicRef, TopicSpec};
 
 use crate::history::{Append, Outcome, Sending};
 use crate::list::unique;
@@ -232,6 +232,7 @@ async fn read(
             max_bytes: READ_BYTES,
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
+            isolation: Isolation::Uncommitted,
         };
         life.log.fetch(&spec).await?
     } else {

@@ -17,7 +17,7 @@ use crate::disk::LifeDisk;
 use crate::history::{Counts, History, Sending};
 use crate::net::{SimNet, Weather};
 use crate::node::{DATA_GROUPS, Hardware, Life};
-use crate::{faults, list, topic};
+use crate::{faults, list, topic, txn};
 
 /// Time with faults.
 const FAULTS: Duration = Duration::from_secs(25);
@@ -27,6 +27,8 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 const LIST_CLIENTS: u64 = 3;
 const PRODUCERS: u64 = 4;
 const CONSUMERS: u64 = 2;
+const TXN_CLIENTS: u64 = 3;
+const TXN_READERS: u64 = 2;
 
 /// A simulated cluster and its clients.
 pub struct World {
@@ -36,6 +38,8 @@ pub struct World {
     pub net: Arc<SimNet>,
     /// What clients saw.
     pub history: Mutex<History>,
+    /// What transactional clients did and saw.
+    pub txns: Mutex<txn::Record>,
     hardware: BTreeMap<NodeId, Hardware>,
     lives: Mutex<BTreeMap<NodeId, Arc<Life>>>,
     /// Nodes whose power is about to fail, or has failed.
@@ -56,6 +60,8 @@ pub struct Report {
     pub crashes: usize,
     /// Pairs of group and term that had a leader.
     pub terms: usize,
+    /// Transactions that committed.
+    pub committed: usize,
 }
 
 /// Runs the simulation of a seed. The error tells what was wrong and what had happened.
@@ -84,6 +90,7 @@ impl World {
             seed,
             net: SimNet::new(seed, nodes),
             history: Mutex::default(),
+            txns: Mutex::default(),
             hardware,
             lives: Mutex::default(),
             armed: Mutex::default(),
@@ -113,6 +120,7 @@ impl World {
             let ended = ended.map_err(|_| format!("{name} waits for an answer for ever"))?;
             ended.map_err(|_| format!("{name} panicked"))?;
         }
+        txn::settle(&self.lives.lock().values().cloned().collect::<Vec<_>>()).await?;
         let equal = self.equal_digests().await;
         self.check_replicas().await?;
         equal?;
@@ -125,7 +133,8 @@ impl World {
             return Err(violation.to_owned());
         }
         let crashes = *self.crashes.lock() - lives.len();
-        Ok(Report { counts: history.counts(), crashes, terms: history.terms() })
+        let committed = self.txns.lock().committed();
+        Ok(Report { counts: history.counts(), crashes, terms: history.terms(), committed })
     }
 
     /// Starts the clients; each ends a while after the world asks for quiet.
@@ -141,6 +150,13 @@ impl World {
             });
         };
         run("topic creation", Box::pin(topic::create(self.clone())));
+        run("topic creation", Box::pin(txn::create(self.clone())));
+        for client in 1..=TXN_CLIENTS {
+            run("transactional client", Box::pin(txn::run_client(self.clone(), client)));
+        }
+        for client in 1..=TXN_READERS {
+            run("committed reader", Box::pin(txn::run_reader(self.clone(), 300 + client)));
+        }
         for client in 1..=LIST_CLIENTS {
             run("list client", Box::pin(list::run_client(self.clone(), client)));
         }
@@ -348,6 +364,7 @@ impl World {
                 let found = topic::values(&life, partition).await.map_err(on)?;
                 self.history.lock().check(&topic::name(partition), &found).map_err(on)?;
             }
+            txn::check(self, &life).await.map_err(on)?;
         }
         Ok(())
     }

@@ -46,6 +46,11 @@ apis! {
     InitProducerId = 22, 0, 0..=5, 2, InitProducerIdRequest, InitProducerIdResponse;
     OffsetForLeaderEpoch = 23, 2, 2..=4, 4,
         OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
+    AddPartitionsToTxn = 24, 0, 0..=5, 3, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse;
+    AddOffsetsToTxn = 25, 0, 0..=4, 3, AddOffsetsToTxnRequest, AddOffsetsToTxnResponse;
+    EndTxn = 26, 0, 0..=5, 3, EndTxnRequest, EndTxnResponse;
+    WriteTxnMarkers = 27, 1, 1..=1, 1, WriteTxnMarkersRequest, WriteTxnMarkersResponse;
+    TxnOffsetCommit = 28, 0, 0..=5, 3, TxnOffsetCommitRequest, TxnOffsetCommitResponse;
     DescribeConfigs = 32, 1, 1..=4, 4, DescribeConfigsRequest, DescribeConfigsResponse;
     AlterConfigs = 33, 0, 0..=2, 2, AlterConfigsRequest, AlterConfigsResponse;
     CreatePartitions = 37, 0, 0..=3, 2, CreatePartitionsRequest, CreatePartitionsResponse;
@@ -54,6 +59,10 @@ apis! {
         IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
     OffsetDelete = 47, 0, 0..=0, NEVER, OffsetDeleteRequest, OffsetDeleteResponse;
     DescribeCluster = 60, 0, 0..=1, 0, DescribeClusterRequest, DescribeClusterResponse;
+    DescribeProducers = 61, 0, 0..=0, 0, DescribeProducersRequest, DescribeProducersResponse;
+    DescribeTransactions = 65, 0, 0..=0, 0,
+        DescribeTransactionsRequest, DescribeTransactionsResponse;
+    ListTransactions = 66, 0, 0..=1, 0, ListTransactionsRequest, ListTransactionsResponse;
 }
 
 impl Api {

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::codec::messages::{
     ApiVersion, ApiVersionsRequest, ApiVersionsResponse, Coordinator, DescribeClusterBroker,
-    DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest,
+    DescribeClusterRequest, DescribeClusterResponse, FinalizedFeatureKey, FindCoordinatorRequest,
     FindCoordinatorResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse,
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, SupportedFeatureKey,
 };
 use crate::codec::{Api, ApiKey, ResponseBody, TABLE};
 use crate::errors;
@@ -30,8 +30,34 @@ pub(crate) fn api_versions(request: ApiVersionsRequest, version: i16) -> ApiVers
         let error_code = errors::INVALID_REQUEST;
         return ApiVersionsResponse { error_code, ..Default::default() };
     }
-    let api_keys = TABLE.iter().map(row).collect();
-    ApiVersionsResponse { api_keys, finalized_features_epoch: 0, ..Default::default() }
+    ApiVersionsResponse {
+        api_keys: TABLE.iter().map(row).collect(),
+        supported_features: supported_features(version),
+        finalized_features_epoch: 0,
+        finalized_features: FEATURES.iter().map(finalized).collect(),
+        ..Default::default()
+    }
+}
+
+/// Features as a cluster of Kafka 4.0 has them: name, lowest and highest level, the level in use.
+/// Level 2 of `transaction.version` is KIP-890: each end of a transaction gives a new epoch.
+const FEATURES: &[(&str, i16, i16, i16)] =
+    &[("metadata.version", 7, 25, 25), ("transaction.version", 0, 2, 2)];
+
+fn finalized((name, _, _, level): &(&str, i16, i16, i16)) -> FinalizedFeatureKey {
+    let (max_version_level, min_version_level) = (*level, *level);
+    FinalizedFeatureKey { name: (*name).to_owned(), max_version_level, min_version_level }
+}
+
+/// Before version 4 clients cannot read a lowest level of 0, and Kafka leaves such features out.
+fn supported_features(version: i16) -> Vec<SupportedFeatureKey> {
+    let readable = FEATURES.iter().filter(|(_, lowest, ..)| version >= 4 || *lowest > 0);
+    let key = |(name, min_version, max_version, _): &(&str, i16, i16, i16)| SupportedFeatureKey {
+        name: (*name).to_owned(),
+        min_version: *min_version,
+        max_version: *max_version,
+    };
+    readable.map(key).collect()
 }
 
 /// KIP-511: letters and digits, and `.` and `-` inside.
@@ -252,7 +278,11 @@ fn coordinator(shared: &Arc<Shared>, key: String, key_type: i8) -> Coordinator {
     match key_type {
         0 if key.is_empty() => return refused(key, 24, "the group id is empty"),
         0 => {}
-        1 => return refused(key, errors::INVALID_REQUEST, "transactions are not supported yet"),
+        1 if key.is_empty() => {
+            return refused(key, errors::INVALID_REQUEST, "the transactional id is empty");
+        }
+        // Both kinds of coordinators are found alike.
+        1 => {}
         _ => return refused(key, errors::INVALID_REQUEST, "unknown type of coordinator"),
     }
     let leadership = shared.backend.consumer_groups.coordinator_of(&key);

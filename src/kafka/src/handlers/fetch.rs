@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{FetchSpec, LogError, TopicRef};
+use log::transactions::AbortedTxn;
+use log::{FetchSpec, Isolation, LogError, TopicRef};
 use tokio::time::Instant;
 
 use crate::codec::Records;
 use crate::codec::messages::{
-    FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchNodeEndpoint, FetchPartition, FetchRequest,
-    FetchResponse, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchNodeEndpoint,
+    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use crate::errors;
 use crate::gateway::Shared;
@@ -132,6 +133,7 @@ async fn read(
         max_bytes: own.min(left),
         current_leader_epoch: part.current_leader_epoch,
         last_fetched_epoch: part.last_fetched_epoch,
+        isolation: isolation(request.isolation_level),
     };
     match shared.backend.log.fetch(&spec).await {
         Ok(got) => {
@@ -145,7 +147,7 @@ async fn read(
                 high_watermark: got.high_watermark,
                 last_stable_offset: got.last_stable_offset,
                 log_start_offset: got.log_start_offset,
-                aborted_transactions: (request.isolation_level == 1).then(Vec::new),
+                aborted_transactions: aborted(request.isolation_level, &got.aborted),
                 records: Records(records),
                 diverging_epoch: diverging.unwrap_or_default(),
                 ..Default::default()
@@ -153,6 +155,23 @@ async fn read(
         }
         Err(error) => refused(shared, topic, part.partition, &error),
     }
+}
+
+/// Kafka's `isolation.level` on the wire.
+pub(crate) fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::Committed } else { Isolation::Uncommitted }
+}
+
+/// The list of aborted transactions, which readers of everything do not get.
+fn aborted(level: i8, txns: &[AbortedTxn]) -> Option<Vec<AbortedTransaction>> {
+    let one = |txn: &AbortedTxn| AbortedTransaction {
+        producer_id: txn.producer_id,
+        first_offset: txn.first_offset,
+    };
+    let mut all: Vec<_> = txns.iter().map(one).collect();
+    // Clients take them in order of their first offset.
+    all.sort_by_key(|txn| txn.first_offset);
+    (isolation(level) == Isolation::Committed).then_some(all)
 }
 
 fn refused(

@@ -288,24 +288,26 @@ pub(crate) async fn commit(
     OffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() }
 }
 
+/// A committed offset, or why there is none for now.
+type Answered = (CommittedOffset, errors::Code);
+
 /// Committed offsets of one group, by topic and partition; `wanted` keeps the order asked for.
+/// With `require_stable`, one that a transaction under way may change is an error.
 async fn committed(
     shared: &Arc<Shared>,
     group: &str,
     wanted: Option<Vec<(String, Vec<i32>)>>,
-) -> Result<Vec<(String, Vec<CommittedOffset>)>, errors::Code> {
+    require_stable: bool,
+) -> Result<Vec<(String, Vec<Answered>)>, errors::Code> {
     let check = shared.backend.consumer_groups.check_coordinator(group);
     check.map_err(errors::group_code)?;
     let found = shared.backend.log.fetch_offsets(group).await;
     let found = found.map_err(|error| coordinator_code(&error))?;
     let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
         found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
-    let Some(wanted) = wanted else {
-        let mut topics: BTreeMap<String, Vec<CommittedOffset>> = BTreeMap::new();
-        for ((topic, _), offset) in by_part {
-            topics.entry(topic).or_default().push(offset);
-        }
-        return Ok(topics.into_iter().collect());
+    let unstable = match require_stable {
+        true => shared.backend.log.pending_offsets(group).map_err(|e| coordinator_code(&e))?,
+        false => Default::default(),
     };
     let none = |topic: &str, partition| CommittedOffset {
         topic: topic.to_owned(),
@@ -315,12 +317,26 @@ async fn committed(
         metadata: String::new(),
         commit_time_ms: -1,
     };
+    let answered = |offset: CommittedOffset| {
+        if unstable.contains(&(offset.topic.clone(), offset.partition)) {
+            (none(&offset.topic, offset.partition), LogError::UnstableOffsetCommit.code())
+        } else {
+            (offset, errors::NONE)
+        }
+    };
+    let Some(wanted) = wanted else {
+        let mut topics: BTreeMap<String, Vec<Answered>> = BTreeMap::new();
+        for ((topic, _), offset) in by_part {
+            topics.entry(topic).or_default().push(answered(offset));
+        }
+        return Ok(topics.into_iter().collect());
+    };
     let mut topics = Vec::new();
     for (topic, parts) in wanted {
         let mut offsets = Vec::new();
         for part in parts {
             let offset = by_part.remove(&(topic.clone(), part));
-            offsets.push(offset.unwrap_or_else(|| none(&topic, part)));
+            offsets.push(answered(offset.unwrap_or_else(|| none(&topic, part))));
         }
         topics.push((topic, offsets));
     }
@@ -341,17 +357,17 @@ pub(crate) async fn fetch(
         let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let mut answer =
             OffsetFetchResponseGroup { group_id: group.group_id.clone(), ..Default::default() };
-        match committed(shared, &group.group_id, wanted).await {
+        match committed(shared, &group.group_id, wanted, request.require_stable).await {
             Err(code) => answer.error_code = code,
             Ok(topics) => {
-                let part = |o: CommittedOffset| OffsetFetchResponsePartitions {
+                let part = |(o, error_code): Answered| OffsetFetchResponsePartitions {
                     partition_index: o.partition,
                     committed_offset: o.offset,
                     committed_leader_epoch: o.leader_epoch,
                     metadata: Some(o.metadata),
-                    error_code: errors::NONE,
+                    error_code,
                 };
-                let topic = |(name, offsets): (String, Vec<CommittedOffset>)| {
+                let topic = |(name, offsets): (String, Vec<Answered>)| {
                     let partitions = offsets.into_iter().map(part).collect();
                     OffsetFetchResponseTopics { name, partitions }
                 };
@@ -372,20 +388,19 @@ async fn fetch_single(
     let wanted: Option<Vec<(String, Vec<i32>)>> =
         wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
     let asked = wanted.clone().unwrap_or_default();
-    match committed(shared, &request.group_id, wanted).await {
+    match committed(shared, &request.group_id, wanted, request.require_stable).await {
         Ok(topics) => {
-            let part = |o: CommittedOffset| OffsetFetchResponsePartition {
+            let part = |(o, error_code): Answered| OffsetFetchResponsePartition {
                 partition_index: o.partition,
                 committed_offset: o.offset,
                 committed_leader_epoch: o.leader_epoch,
                 metadata: Some(o.metadata),
-                error_code: errors::NONE,
+                error_code,
             };
-            let topic =
-                |(name, offsets): (String, Vec<CommittedOffset>)| OffsetFetchResponseTopic {
-                    name,
-                    partitions: offsets.into_iter().map(part).collect(),
-                };
+            let topic = |(name, offsets): (String, Vec<Answered>)| OffsetFetchResponseTopic {
+                name,
+                partitions: offsets.into_iter().map(part).collect(),
+            };
             let topics = topics.into_iter().map(topic).collect();
             OffsetFetchResponse { topics, ..Default::default() }
         }

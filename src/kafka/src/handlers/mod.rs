@@ -7,6 +7,8 @@ mod groups;
 mod offsets;
 mod produce;
 mod topics;
+mod transactions;
+mod txn_offsets;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +27,9 @@ pub(crate) async fn handle(
     let version = request.version;
     let client_id = request.client_id.unwrap_or_default();
     Some(match request.body {
-        RequestBody::Produce(body) => return produce::produce(shared, body).await.map(Into::into),
+        RequestBody::Produce(body) => {
+            return produce::produce(shared, body, version).await.map(Into::into);
+        }
         RequestBody::Fetch(body) => fetch::fetch(shared, body, version, held).await.into(),
         RequestBody::ListOffsets(body) => offsets::list(shared, body).await.into(),
         RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
@@ -36,7 +40,31 @@ pub(crate) async fn handle(
         RequestBody::FindCoordinator(body) => {
             cluster::find_coordinator(shared, body, version).into()
         }
-        RequestBody::InitProducerId(body) => produce::init_producer_id(shared, body).await.into(),
+        RequestBody::InitProducerId(body) => {
+            transactions::init_producer_id(shared, body, version).await.into()
+        }
+        RequestBody::AddPartitionsToTxn(body) => {
+            transactions::add_partitions(shared, body, version).await.into()
+        }
+        RequestBody::AddOffsetsToTxn(body) => {
+            transactions::add_offsets(shared, body, version).await.into()
+        }
+        RequestBody::EndTxn(body) => transactions::end(shared, body, version).await.into(),
+        RequestBody::WriteTxnMarkers(body) => {
+            transactions::write_markers(shared, body).await.into()
+        }
+        RequestBody::TxnOffsetCommit(body) => {
+            txn_offsets::commit(shared, body, version).await.into()
+        }
+        RequestBody::DescribeProducers(body) => {
+            transactions::describe_producers(shared, body).into()
+        }
+        RequestBody::DescribeTransactions(body) => {
+            transactions::describe(shared, body).await.into()
+        }
+        RequestBody::ListTransactions(body) => {
+            transactions::list(shared, &body, shared.now_ms()).into()
+        }
         RequestBody::JoinGroup(body) => {
             groups::join(shared, body, version, client_id, peer).await.into()
         }

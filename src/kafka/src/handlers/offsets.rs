@@ -5,6 +5,7 @@ use std::sync::Arc;
 use log::{LogError, OffsetQuery, TopicRef};
 use tokio::sync::SemaphorePermit;
 
+use super::fetch::isolation;
 use crate::codec::messages::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteRecordsTopicResult, ListOffsetsPartitionResponse, ListOffsetsRequest,
@@ -41,6 +42,7 @@ async fn turn(shared: &Shared, query: OffsetQuery) -> Option<SemaphorePermit<'_>
 /// Finds offsets by time.
 pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let log = &shared.backend.log;
+    let isolation = isolation(request.isolation_level);
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
@@ -54,7 +56,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
                 Some(query) => {
                     let name = TopicRef::Name(&topic.name);
                     let _turn = turn(shared, query).await;
-                    match log.list_offset(name, index, epoch, query).await {
+                    match log.list_offset(name, index, epoch, query, isolation).await {
                         Ok(found) => {
                             answer.offset = found.offset;
                             answer.timestamp = found.timestamp_ms;

@@ -1,16 +1,16 @@
-//! Produce and InitProducerId.
+//! Produce.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::broken::{self, Broken};
 use futures::future::join_all;
+use log::transactions::TxnVersion;
 use log::{Acks, LogError, TopicRef};
 
 use crate::codec::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, PartitionProduceData, PartitionProduceResponse,
-    ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    PartitionProduceData, PartitionProduceResponse, ProduceLeaderIdAndEpoch, ProduceNodeEndpoint,
+    ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use crate::errors;
 use crate::gateway::Shared;
@@ -19,11 +19,11 @@ use crate::gateway::Shared;
 pub(crate) async fn produce(
     shared: &Arc<Shared>,
     request: ProduceRequest,
+    version: i16,
 ) -> Option<ProduceResponse> {
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
-    let refusal = if request.transactional_id.is_some() {
-        Some((errors::INVALID_REQUEST, "transactions are not supported yet"))
-    } else if !(-1..=1).contains(&acks) {
+    let id = request.transactional_id.as_deref();
+    let refusal = if !(-1..=1).contains(&acks) {
         Some((errors::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1"))
     } else {
         None
@@ -35,7 +35,7 @@ pub(crate) async fn produce(
             async move {
                 match refusal {
                     Some((code, text)) => failed(part.index, code, text.to_owned()),
-                    None => append(shared, name, part, acks, timeout_ms).await,
+                    None => append(shared, name, part, (acks, timeout_ms), (id, version)).await,
                 }
             }
         });
@@ -73,18 +73,45 @@ fn failed(index: i32, code: errors::Code, text: String) -> PartitionProduceRespo
     }
 }
 
+/// Produce 12 adds partitions to the transaction by itself (KIP-890).
+fn txn_version(version: i16) -> TxnVersion {
+    if version >= 12 { TxnVersion::V2 } else { TxnVersion::V1 }
+}
+
+/// The coordinator's errors as producers of that version expect them: what may pass becomes an
+/// error that every producer repeats, as in Kafka.
+fn transaction_error(error: LogError, version: i16) -> LogError {
+    match error {
+        LogError::ConcurrentTransactions => LogError::NotEnoughReplicas,
+        LogError::ProducerFenced => LogError::InvalidProducerEpoch,
+        LogError::InvalidTxnState if version >= 11 => LogError::TransactionAbortable,
+        other => other,
+    }
+}
+
 async fn append(
     shared: &Arc<Shared>,
     topic: &str,
     part: PartitionProduceData,
-    acks: i16,
-    timeout_ms: i32,
+    (acks, timeout_ms): (i16, i32),
+    (id, version): (Option<&str>, i16),
 ) -> PartitionProduceResponse {
     let records = part.records.0.into_iter().next().unwrap_or_default();
     let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
     let acks = if acks == -1 { Acks::All } else { Acks::Leader };
     let topic_ref = TopicRef::Name(topic);
-    let appending = shared.backend.log.produce(topic_ref, part.index, records, acks);
+    let log = &shared.backend.log;
+    let appending = async {
+        match id {
+            None => log.produce(topic_ref, part.index, records, acks).await,
+            Some(id) => {
+                let txn = txn_version(version);
+                let done =
+                    log.produce_in_transaction(topic_ref, part.index, records, acks, id, txn).await;
+                done.map_err(|error| transaction_error(error, version))
+            }
+        }
+    };
     let result = match tokio::time::timeout(patience, appending).await {
         Ok(result) => result,
         Err(_) => Err(LogError::Timeout),
@@ -108,29 +135,5 @@ async fn append(
             }
             answer
         }
-    }
-}
-
-/// Hands out a producer id.
-pub(crate) async fn init_producer_id(
-    shared: &Arc<Shared>,
-    request: InitProducerIdRequest,
-) -> InitProducerIdResponse {
-    if request.transactional_id.is_some() {
-        let error_code = errors::INVALID_REQUEST;
-        return InitProducerIdResponse { error_code, producer_epoch: -1, ..Default::default() };
-    }
-    match shared.backend.log.init_producer_id().await {
-        Ok(producer_id) => InitProducerIdResponse { producer_id, ..Default::default() },
-        Err(LogError::NotLeader { .. }) => InitProducerIdResponse {
-            error_code: errors::COORDINATOR_NOT_AVAILABLE,
-            producer_epoch: -1,
-            ..Default::default()
-        },
-        Err(error) => InitProducerIdResponse {
-            error_code: error.code(),
-            producer_epoch: -1,
-            ..Default::default()
-        },
     }
 }

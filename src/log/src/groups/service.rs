@@ -173,6 +173,19 @@ impl GroupService {
         self.ask(&check.group, |c, now_ms| c.check_commit(now_ms, check))?
     }
 
+    /// Whether offsets may be committed inside a transaction: also from outside the group, and
+    /// while members wait for their assignment.
+    pub fn check_transactional_commit(&self, check: &CommitCheck) -> Result<(), GroupError> {
+        let outside = check.generation < 0 && check.member.is_empty() && check.instance.is_none();
+        if outside {
+            return self.check_coordinator(&check.group);
+        }
+        match self.check_commit(check) {
+            Err(GroupError::RebalanceInProgress) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Whether this node coordinates the group.
     pub fn check_coordinator(&self, group: &str) -> Result<(), GroupError> {
         self.ask(group, |_, _| ())

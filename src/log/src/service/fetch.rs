@@ -10,7 +10,7 @@ use crate::error::LogError;
 use crate::limits::MAX_READ_BYTES;
 use crate::partition::{Partition, epoch_of};
 use crate::records::records;
-use crate::types::{FetchSpec, Fetched, ListedOffset, OffsetQuery, TopicRef};
+use crate::types::{FetchSpec, Fetched, Isolation, ListedOffset, OffsetQuery, TopicRef};
 
 impl LogService {
     /// Record batches from an offset on. Only on the leader; does not wait for data.
@@ -22,6 +22,7 @@ impl LogService {
         if spec.last_fetched_epoch >= 0 {
             let state = part.state.lock();
             let (log_start, end) = (state.log_start, state.end);
+            let stable = state.last_stable_offset();
             let found = state.epoch_end(spec.last_fetched_epoch, current);
             drop(state);
             let diverging = match found {
@@ -32,17 +33,37 @@ impl LogService {
                 Some(_) => None,
             };
             if diverging.is_some() {
-                return Ok(fetched(log_start, end, Vec::new(), diverging));
+                let (high_watermark, last_stable_offset) = (end, stable);
+                return Ok(Fetched {
+                    high_watermark,
+                    last_stable_offset,
+                    log_start_offset: log_start,
+                    diverging,
+                    ..Fetched::default()
+                });
             }
         }
-        let records = read(&part, spec.offset, spec.max_bytes).await?;
-        // Looked at after the read, so that no record lies beyond the watermark.
-        let (log_start, end) = part.bounds();
-        Ok(fetched(log_start, end, records, None))
+        let (offset, max_bytes) = (spec.offset, spec.max_bytes);
+        match spec.isolation {
+            Isolation::Uncommitted => {
+                let records = read(&part, offset, max_bytes).await?;
+                // Looked at after the read, so that no record lies beyond the watermark.
+                let (log_start_offset, last_stable_offset, high_watermark) = part.stable_bounds();
+                let bounds = Fetched {
+                    high_watermark,
+                    last_stable_offset,
+                    log_start_offset,
+                    ..Fetched::default()
+                };
+                Ok(Fetched { records, ..bounds })
+            }
+            Isolation::Committed => read_committed(&part, offset, max_bytes).await,
+        }
     }
 
     /// Record batches from this node's replica, whoever leads: for the processor. What it
-    /// returns is committed; the newest records may be missing here.
+    /// returns is committed, also as far as transactions go: skip what [`Fetched::hides`]. The
+    /// newest records may be missing here.
     pub async fn read_any(
         &self,
         topic: TopicRef<'_>,
@@ -55,11 +76,14 @@ impl LogService {
         let (log_start, end) = part.bounds();
         if offset > end {
             // Committed elsewhere and not applied here yet.
-            return Ok(fetched(log_start, end, Vec::new(), None));
+            return Ok(Fetched {
+                high_watermark: end,
+                last_stable_offset: part.last_stable_offset(),
+                log_start_offset: log_start,
+                ..Fetched::default()
+            });
         }
-        let records = read(&part, offset, max_bytes).await?;
-        let (log_start, end) = part.bounds();
-        Ok(fetched(log_start, end, records, None))
+        read_committed(&part, offset, max_bytes).await
     }
 
     /// An offset by time or end of the log. Only on the leader.
@@ -69,11 +93,13 @@ impl LogService {
         partition: i32,
         current_leader_epoch: i32,
         query: OffsetQuery,
+        isolation: Isolation,
     ) -> Result<ListedOffset, LogError> {
         let topic = self.resolve(topic)?;
         let (_, part, leadership) = self.led(&topic, partition)?;
         check_epoch(current_leader_epoch, epoch_of(leadership.term))?;
-        let (log_start, end) = part.bounds();
+        let (log_start, stable, end) = part.stable_bounds();
+        let end = if isolation == Isolation::Committed { stable } else { end };
         let listed = |offset: i64, timestamp_ms: i64| {
             let leader_epoch = part.state.lock().epoch_at(offset);
             ListedOffset { offset, timestamp_ms, leader_epoch }
@@ -89,7 +115,7 @@ impl LogService {
         };
         let search = part.clone();
         let found = blocking(move || find_record(&search, log_start, ts)).await?;
-        Ok(match found {
+        Ok(match found.filter(|(offset, _)| *offset < end) {
             Some((offset, ts)) => listed(offset, ts),
             None => ListedOffset { offset: -1, timestamp_ms: -1, leader_epoch: -1 },
         })
@@ -113,14 +139,28 @@ impl LogService {
     }
 }
 
-fn fetched(
-    log_start_offset: i64,
-    end: i64,
-    records: Vec<Bytes>,
-    diverging: Option<(i32, i64)>,
-) -> Fetched {
-    let (high_watermark, last_stable_offset) = (end, end);
-    Fetched { high_watermark, last_stable_offset, log_start_offset, records, diverging }
+/// Reads what lies below the last stable offset, and says which of it was aborted.
+async fn read_committed(
+    part: &Arc<Partition>,
+    offset: i64,
+    max_bytes: usize,
+) -> Result<Fetched, LogError> {
+    // Looked at before the read: what ends meanwhile is not in the list of aborted transactions.
+    let (_, stable, _) = part.stable_bounds();
+    let mut records = read(part, offset, max_bytes).await?;
+    let below = |batch: &Bytes| BatchHeader::parse(batch).is_ok_and(|b| b.base_offset < stable);
+    records.truncate(records.iter().take_while(|batch| below(batch)).count());
+    let last = records.last().and_then(|batch| BatchHeader::parse(batch).ok());
+    let aborted = last.map_or_else(Vec::new, |last| part.aborted(offset, last.next_offset()));
+    let (log_start_offset, last_stable_offset, high_watermark) = part.stable_bounds();
+    Ok(Fetched {
+        high_watermark,
+        last_stable_offset,
+        log_start_offset,
+        records,
+        diverging: None,
+        aborted,
+    })
 }
 
 /// KIP-320: a client that knows an older or newer leader must refresh its metadata.
@@ -183,9 +223,12 @@ fn find_record(part: &Partition, log_start: i64, ts: i64) -> Result<Option<(i64,
     }
 }
 
-/// Kafka answers with record precision, also inside compressed batches. One whose records do
-/// not decode is answered with its first offset.
+/// Kafka answers with record precision, also inside compressed batches and with markers. One
+/// whose records do not decode is answered with its first offset.
 fn find_in_batch(batch: &Bytes, log_start: i64, ts: i64) -> Option<(i64, i64)> {
+    if let Some(marker) = BatchHeader::parse(batch).ok().filter(BatchHeader::is_control) {
+        return Some((marker.base_offset, marker.max_timestamp_ms));
+    }
     match records(batch) {
         Ok(records) => {
             let hit = records.iter().find(|r| r.timestamp_ms >= ts && r.offset >= log_start)?;

@@ -11,6 +11,10 @@ mod group_store;
 mod ledger;
 mod offsets;
 mod produce;
+mod transactions;
+mod txn_driver;
+mod txn_offsets;
+mod txn_produce;
 mod upkeep;
 
 use std::sync::Arc;
@@ -35,6 +39,8 @@ use crate::types::{PartKey, PartitionStatus, Topic, TopicRef};
 
 pub use admin::{ConfigChange, check_name};
 pub use produce::Acks;
+pub use transactions::TxnDescription;
+pub(crate) use txn_produce::Gates;
 
 /// Proposals of one request or pass that are under way at once.
 const AT_ONCE: usize = 16;
@@ -95,6 +101,10 @@ impl LogService {
         let (reconcile, retain) = (service.clone(), service.clone());
         tasks.spawn("log-reconcile", async move { reconcile.reconcile_forever().await });
         tasks.spawn("log-retention", async move { retain.retain_forever().await });
+        for shard in 0..service.0.groups.data.len() {
+            let service = service.clone();
+            tasks.spawn("transactions", async move { service.drive_transactions(shard).await });
+        }
         service
     }
 

@@ -57,7 +57,7 @@ impl LogService {
         }
     }
 
-    fn offset_entry(&self, offset: &OffsetToCommit) -> Result<OffsetEntry, LogError> {
+    pub(super) fn offset_entry(&self, offset: &OffsetToCommit) -> Result<OffsetEntry, LogError> {
         if offset.metadata.len() > MAX_OFFSET_METADATA {
             return Err(LogError::OffsetMetadataTooLarge);
         }
@@ -162,7 +162,7 @@ impl LogService {
     }
 }
 
-fn check_group(group: &str) -> Result<(), LogError> {
+pub(super) fn check_group(group: &str) -> Result<(), LogError> {
     if group.len() > MAX_GROUP_NAME {
         return Err(LogError::InvalidRequest("the group's name is too long".to_owned()));
     }

@@ -7,12 +7,11 @@ use consensus::tags;
 
 use super::{LogService, key_of};
 use crate::batch;
-use crate::command::{
-    self, Control, ControlReply, MetaCommand, MetaReply, PRODUCE_HEAD, ProduceReply,
-};
+use crate::command::{self, Control, ControlReply, MetaCommand, MetaReply, ProduceReply};
 use crate::configs::TimestampType;
 use crate::error::LogError;
 use crate::limits::PRODUCER_ID_BLOCK;
+use crate::transactions::Claim;
 use crate::types::{Produced, Topic, TopicRef};
 
 /// What a producer waits for. Both wait for commit; only `All` asks for
@@ -27,7 +26,7 @@ pub enum Acks {
 
 /// Where a batch may be proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Where {
+pub(super) enum Where {
     Here,
     Anywhere,
 }
@@ -43,7 +42,8 @@ impl LogService {
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
         self.led(&topic, partition)?;
-        self.append(&topic, partition, batch, acks, Where::Here).await
+        self.check_batch(&topic, &batch)?;
+        self.append(&topic, partition, batch, acks, Where::Here, Claim::Plain).await
     }
 
     /// As [`Self::produce`], on any node: for the console and for tools.
@@ -54,27 +54,29 @@ impl LogService {
         batch: Bytes,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        self.append(&topic, partition, batch, Acks::All, Where::Anywhere).await
+        self.check_batch(&topic, &batch)?;
+        self.append(&topic, partition, batch, Acks::All, Where::Anywhere, Claim::Plain).await
     }
 
-    async fn append(
+    /// Appends a batch that was checked.
+    pub(super) async fn append(
         &self,
         topic: &Topic,
         partition: i32,
         batch: Bytes,
         acks: Acks,
         place: Where,
+        claim: Claim,
     ) -> Result<Produced, LogError> {
         let group = self.group_of(topic, partition)?;
-        self.check_batch(topic, &batch)?;
         if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
             return Err(LogError::NotEnoughReplicas);
         }
-        let mut command = command::produce(key_of(topic, partition)?, &batch);
+        let (mut command, head) = command::produce(key_of(topic, partition)?, claim, &batch);
         let mut log_append_time_ms = -1;
         if topic.settings.timestamp_type == TimestampType::LogAppendTime {
             log_append_time_ms = self.now_ms();
-            batch::stamp(command.get_mut(PRODUCE_HEAD..).unwrap_or_default(), log_append_time_ms);
+            batch::stamp(command.get_mut(head..).unwrap_or_default(), log_append_time_ms);
         }
         drop(batch);
         let command = command.freeze();
@@ -90,11 +92,12 @@ impl LogService {
             ProduceReply::UnknownPartition => Err(LogError::UnknownTopicOrPartition),
             ProduceReply::OutOfOrder => Err(LogError::OutOfOrderSequence),
             ProduceReply::OldEpoch => Err(LogError::InvalidProducerEpoch),
+            ProduceReply::NotInTransaction => Err(LogError::InvalidTxnState),
             ProduceReply::Corrupt => Err(LogError::CorruptMessage("not a batch".to_owned())),
         }
     }
 
-    fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<(), LogError> {
+    pub(super) fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<(), LogError> {
         let settings = &topic.settings;
         if batch.len() > settings.max_message_bytes {
             let (bytes, limit) = (batch.len(), settings.max_message_bytes);
@@ -117,7 +120,7 @@ impl LogService {
         peers.all().into_iter().filter(|node| peers.is_alive(*node)).count()
     }
 
-    /// A producer id that no producer has; its epoch is 0. Transactional ids come later.
+    /// A producer id that no producer has; its epoch is 0.
     pub async fn init_producer_id(&self) -> Result<i64, LogError> {
         if let Some(id) = self.take_producer_id() {
             return Ok(id);

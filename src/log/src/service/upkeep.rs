@@ -16,6 +16,9 @@ use crate::limits::PRODUCER_EXPIRY_MS;
 use crate::partition::Partition;
 use crate::types::PartKey;
 
+/// Passes of retention between looks for idle transactional ids.
+const PASSES_PER_EXPIRY: u64 = 20;
+
 impl LogService {
     pub(super) async fn reconcile_forever(&self) {
         let mut changes = self.watch_topics();
@@ -121,8 +124,11 @@ impl LogService {
     }
 
     pub(super) async fn retain_forever(&self) {
-        loop {
+        for pass in 1u64.. {
             tokio::time::sleep(self.0.options.retention_every).await;
+            if pass.is_multiple_of(PASSES_PER_EXPIRY) {
+                self.expire_transactions().await;
+            }
             for group in &self.0.groups.data {
                 if !group.leadership().ready_here {
                     continue;
@@ -139,15 +145,21 @@ impl LogService {
     /// Lets a partition forget old segments and idle producers.
     async fn retain(&self, group: &GroupRef, part: &Partition) -> Result<(), LogError> {
         let Some(topic) = self.topic_by_id(part.key.topic) else { return Ok(()) };
-        let (log_start, end) = part.bounds();
+        let (log_start, stable, end) = part.stable_bounds();
         let now_ms = self.now_ms();
-        let start = retention_start(&part.stream.segments(), end, now_ms, &topic.settings);
+        let segments = part.stream.segments();
+        // Records of an open transaction stay: nobody can have read them yet.
+        let stable = u64::try_from(stable).unwrap_or(0);
+        let settled = segments.partition_point(|s| s.next_offset <= stable);
+        let settled = segments.get(..settled).unwrap_or_default();
+        let size = segments.iter().map(|s| s.len).sum();
+        let start = retention_start(settled, size, end, now_ms, &topic.settings);
         if let Some(offset) = start.filter(|start| *start > log_start) {
             let command = Control::SetLogStart { key: part.key, offset };
             self.control_here(group, &command).await?;
         }
         let before_ms = now_ms.saturating_sub(PRODUCER_EXPIRY_MS);
-        if part.state.lock().producers.any_before(before_ms) {
+        if part.has_idle_producers(before_ms) {
             let command = Control::ExpireProducers { key: part.key, before_ms };
             self.control_here(group, &command).await?;
         }
@@ -155,15 +167,16 @@ impl LogService {
     }
 }
 
-/// Where the log should begin, as far as whole segments allow; `None` when it may stay.
+/// Where the log of `size` bytes should begin, as far as the whole segments given allow; `None`
+/// when it may stay.
 fn retention_start(
     segments: &[SegmentInfo],
+    mut size: u64,
     end: i64,
     now_ms: i64,
     settings: &TopicSettings,
 ) -> Option<i64> {
     let mut start = None;
-    let mut size: u64 = segments.iter().map(|s| s.len).sum();
     let limit = u64::try_from(settings.retention_bytes).ok();
     for segment in segments {
         let expired = settings.retention_ms >= 0
@@ -197,7 +210,7 @@ mod tests {
         let segments: Vec<_> = (0..4).map(segment).collect();
         let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings = TopicSettings::of(&configs);
-        assert_eq!(retention_start(&segments, 40, 5000, &settings), start, "{configs:?}");
+        assert_eq!(retention_start(&segments, 400, 40, 5000, &settings), start, "{configs:?}");
     }
 
     #[test]

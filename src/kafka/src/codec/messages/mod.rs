@@ -10,6 +10,7 @@ pub mod groups;
 pub mod offsets;
 pub mod produce;
 pub mod topics;
+pub mod transactions;
 
 pub use cluster::*;
 pub use configs::*;
@@ -18,3 +19,4 @@ pub use groups::*;
 pub use offsets::*;
 pub use produce::*;
 pub use topics::*;
+pub use transactions::*;

@@ -1,0 +1,73 @@
+//! Offsets of consumer groups committed inside transactions.
+
+use std::collections::BTreeSet;
+
+use super::LogService;
+use super::offsets::check_group;
+use crate::error::LogError;
+use crate::limits::MAX_OFFSETS_PER_COMMIT;
+use crate::transactions::{ProducerEpoch, TxnCommand, TxnReply, TxnVersion, offsets as pending};
+use crate::types::OffsetToCommit;
+
+impl LogService {
+    /// Commits offsets that count once the producer's transaction commits; one result for each,
+    /// in order. Only on the group's coordinator.
+    pub async fn commit_offsets_in_transaction(
+        &self,
+        id: &str,
+        producer: ProducerEpoch,
+        group: &str,
+        offsets: &[OffsetToCommit],
+        version: TxnVersion,
+    ) -> Result<Vec<Result<(), LogError>>, LogError> {
+        check_group(group)?;
+        if offsets.len() > MAX_OFFSETS_PER_COMMIT {
+            return Err(LogError::InvalidRequest("too many offsets in one commit".to_owned()));
+        }
+        let home = self.coordinator(group)?;
+        if !home.leadership().ready_here {
+            return Err(LogError::NotLeader { leader: None });
+        }
+        let confirmed = match version {
+            TxnVersion::V1 => self.verify_group(id, producer, group).await?,
+            TxnVersion::V2 => {
+                self.join(id, || (Vec::new(), vec![group.to_owned()]), producer).await?
+            }
+        };
+        let mut results = Vec::with_capacity(offsets.len());
+        let mut entries = Vec::new();
+        for offset in offsets {
+            let entry = self.offset_entry(offset);
+            results.push(entry.as_ref().map(|_| ()).map_err(Clone::clone));
+            entries.extend(entry);
+        }
+        let command = TxnCommand::CommitOffsets {
+            group: group.to_owned(),
+            producer,
+            number: confirmed.number,
+            offsets: entries,
+        };
+        match self.propose_txn(home, &command, true).await? {
+            TxnReply::Done { .. } => Ok(results),
+            TxnReply::Failed(error) => Err(error.into()),
+            other => Err(LogError::Internal(format!("the group answered {other:?}"))),
+        }
+    }
+
+    /// Topics and partitions for which a group has offsets of open transactions. Only on the
+    /// coordinator, after [`Self::fetch_offsets`].
+    pub fn pending_offsets(&self, group: &str) -> Result<BTreeSet<(String, i32)>, LogError> {
+        let prefix = pending::prefix(b'y', group);
+        let mut found = BTreeSet::new();
+        self.scan_rows(self.coordinator_shard(group), &prefix, |key, _| {
+            let part = pending::pending_part(key, &prefix);
+            let topic = part.and_then(|part| self.topic_by_id(part.topic));
+            if let (Some(part), Some(topic)) = (part, topic) {
+                let partition = i32::try_from(part.partition).unwrap_or(i32::MAX);
+                found.insert((topic.name.clone(), partition));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
