@@ -109,4 +109,8 @@ pub mod methods {
     pub const ADOPT: u16 = 9;
     /// Let me take a slot.
     pub const JOIN: u16 = 10;
+    /// Give leadership to a node.
+    pub const HAND_OVER: u16 = 11;
+    /// How far the replicas are.
+    pub const LOG_STATE: u16 = 12;
 }
