@@ -6,14 +6,15 @@ use bytes::Bytes;
 use consensus::tags;
 
 use super::{LogService, key_of};
-use crate::batch;
+use crate::batch::{self, BatchHeader};
 use crate::command::{
     self, Control, ControlReply, MetaCommand, MetaReply, PRODUCE_HEAD, ProduceReply,
 };
 use crate::configs::TimestampType;
 use crate::error::LogError;
-use crate::limits::PRODUCER_ID_BLOCK;
+use crate::limits::{INLINE_CHECK_BYTES, MAX_DECOMPRESSED_BYTES, PRODUCER_ID_BLOCK};
 use crate::types::{Produced, Topic, TopicRef};
+use crate::walk::{WalkError, Walked, walk};
 
 /// What a producer waits for. Both wait for commit; only `All` asks for
 /// `min.insync.replicas`.
@@ -66,7 +67,7 @@ impl LogService {
         place: Where,
     ) -> Result<Produced, LogError> {
         let group = self.group_of(topic, partition)?;
-        self.check_batch(topic, &batch)?;
+        let walked = self.check_batch(topic, &batch).await?;
         if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
             return Err(LogError::NotEnoughReplicas);
         }
@@ -75,6 +76,9 @@ impl LogService {
         if topic.settings.timestamp_type == TimestampType::LogAppendTime {
             log_append_time_ms = self.now_ms();
             batch::stamp(command.get_mut(PRODUCE_HEAD..).unwrap_or_default(), log_append_time_ms);
+        } else if let Some(max_ms) = walked {
+            let held = command.get_mut(PRODUCE_HEAD..).unwrap_or_default();
+            batch::set_max_timestamp(held, max_ms);
         }
         drop(batch);
         let command = command.freeze();
@@ -94,22 +98,49 @@ impl LogService {
         }
     }
 
-    fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<(), LogError> {
+    /// Checks a batch and its records. Returns the newest timestamp of a record where the header
+    /// has another: searches by time rely on it, so the broker puts it right, as Kafka does.
+    async fn check_batch(&self, topic: &Topic, batch: &Bytes) -> Result<Option<i64>, LogError> {
         let settings = &topic.settings;
         if batch.len() > settings.max_message_bytes {
             let (bytes, limit) = (batch.len(), settings.max_message_bytes);
             return Err(LogError::MessageTooLarge { bytes, limit });
         }
         let header = batch::validate(batch)?;
-        if settings.timestamp_type == TimestampType::CreateTime && header.max_timestamp_ms >= 0 {
+        let walked = self.walk(batch, header).await?;
+        if settings.timestamp_type == TimestampType::CreateTime {
             let now = self.now_ms();
             let late = now.saturating_add(settings.timestamp_after_max_ms);
             let early = now.saturating_sub(settings.timestamp_before_max_ms);
-            if header.max_timestamp_ms > late || header.max_timestamp_ms < early {
+            // A record without a timestamp has −1.
+            let too_early = walked.min_timestamp_ms >= 0 && walked.min_timestamp_ms < early;
+            if walked.max_timestamp_ms > late || too_early {
                 return Err(LogError::InvalidTimestamp);
             }
         }
-        Ok(())
+        let other = walked.max_timestamp_ms != header.max_timestamp_ms;
+        Ok(other.then_some(walked.max_timestamp_ms))
+    }
+
+    /// Looks through the records: small ones here, what unfolds to much where it blocks nobody.
+    async fn walk(&self, batch: &Bytes, header: BatchHeader) -> Result<Walked, LogError> {
+        let result = match walk(batch, &header, INLINE_CHECK_BYTES) {
+            Err(WalkError::TooLarge) => {
+                // The semaphore is never closed.
+                let _turn = self.0.batch_checks.acquire().await;
+                let batch = batch.clone();
+                let check = move || walk(&batch, &header, MAX_DECOMPRESSED_BYTES);
+                let done = tokio::task::spawn_blocking(check).await;
+                done.map_err(|e| LogError::Internal(e.to_string()))?
+            }
+            result => result,
+        };
+        result.map_err(|error| match error {
+            WalkError::Batch(error) => error.into(),
+            WalkError::TooLarge => {
+                LogError::InvalidRecord("records decompress to too much".to_owned())
+            }
+        })
     }
 
     fn live_nodes(&self) -> usize {
