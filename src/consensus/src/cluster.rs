@@ -41,8 +41,6 @@ const BUDGET_BYTES: usize = 64 * MIB;
 const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
 /// Log that a node keeps for followers that are away; past it they get a snapshot.
 pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
-/// A follower this many entries behind does not get the lead.
-const TRANSFER_LAG: u64 = 64;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// How often a group looks whether a checkpoint is due.
@@ -372,7 +370,7 @@ impl Cluster {
     async fn hand_over(&self) {
         for running in self.groups.values() {
             if running.group.leadership().ready_here
-                && let Some(target) = best_follower(running, |_| true)
+                && let Some(target) = running.group.best_follower(|_| true)
             {
                 // Best effort: without it an election follows.
                 drop(running.group.raft.trigger().transfer_leader(target).await);
@@ -570,7 +568,7 @@ impl Cluster {
                 if !wanted || !running.group.leadership().ready_here {
                     continue;
                 }
-                if let Some(target) = best_follower(running, |node| node == *preferred) {
+                if let Some(target) = running.group.best_follower(|node| node == *preferred) {
                     debug!(group = %running.group.id(), to = %preferred, "moving leadership");
                     // Best effort; the next round tries again.
                     drop(running.group.raft.trigger().transfer_leader(target).await);
@@ -585,24 +583,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-/// The Raft id of a voter that is nearly caught up.
-fn best_follower(running: &Running, wanted: impl Fn(NodeId) -> bool) -> Option<u64> {
-    let metrics = running.group.raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let last = metrics.last_log_index.unwrap_or(0);
-    let membership = &metrics.membership_config;
-    let voters: Vec<u64> = membership.voter_ids().collect();
-    let replication = metrics.replication.as_ref()?;
-    let near = |matched: &Option<_>| {
-        matched.as_ref().is_some_and(|m: &crate::raft::types::LogId| m.index + TRANSFER_LAG >= last)
-    };
-    let candidates = replication.iter().filter(|(id, matched)| {
-        let slot = membership.get_node(id).map(|m| NodeId(m.slot));
-        **id != metrics.id && voters.contains(id) && near(matched) && slot.is_some_and(&wanted)
-    });
-    candidates.max_by_key(|(_, m)| m.map_or(0, |m| m.index)).map(|(id, _)| *id)
 }
 
 fn group_status(running: &Running) -> GroupStatus {

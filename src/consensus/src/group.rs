@@ -74,6 +74,40 @@ pub struct ReadError {
     pub group: GroupId,
 }
 
+/// Leadership did not get where it was to go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {to} did not become leader of group {group}")]
+pub struct TransferError {
+    /// The group.
+    pub group: GroupId,
+    /// The node that was to lead.
+    pub to: NodeId,
+}
+
+/// One replica of a group, as its leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaLog {
+    /// Where it is.
+    pub node: NodeId,
+    /// Index of the last entry that it is known to have.
+    pub last_index: u64,
+    /// Whether it votes.
+    pub votes: bool,
+}
+
+/// How far the log of a group is on each node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Who says so: the leader.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: u64,
+    /// Index of the last entry that is committed and applied there.
+    pub committed: u64,
+    /// The replicas, by node.
+    pub replicas: Vec<ReplicaLog>,
+}
+
 /// One Raft group as its services see it. All futures may be dropped at any await point: a
 /// dropped `propose` has an unknown outcome.
 #[async_trait]
@@ -106,6 +140,13 @@ pub trait Group: Send + Sync {
     /// Returns once this node has applied everything acknowledged before the call. From any
     /// node. Deadline: 5 s.
     async fn read_barrier(&self) -> Result<(), ReadError>;
+
+    /// Makes `to` the leader, asked from any node; returns once this node sees it lead. Nothing
+    /// happens when it leads already. Deadline: 5 s.
+    async fn transfer(&self, to: NodeId) -> Result<(), TransferError>;
+
+    /// How far the replicas are, asked of the leader from any node. Deadline: 5 s.
+    async fn log_state(&self) -> Result<LogState, ReadError>;
 }
 
 /// A shared group.

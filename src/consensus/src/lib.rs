@@ -18,7 +18,10 @@ pub mod table;
 
 pub use birth::SlotReset;
 pub use cluster::{Cluster, ClusterOptions, Ground, GroupStatus, MakeMachines, StartError};
-pub use group::{Applied, Group, GroupRef, Groups, Leadership, ProposeError, ReadError};
+pub use group::{
+    Applied, Group, GroupRef, Groups, Leadership, LogState, ProposeError, ReadError, ReplicaLog,
+    TransferError,
+};
 pub use machine::{ApplyAt, DiskWork, Fatal, SnapshotFile, StateMachine, tags};
 pub use peer::{Lane, Message, PeerError, PeerHandler, Peers, PeersRef};
 pub use sled_store::SledDb;

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::group::{Applied, Group, Leadership, ProposeError, ReadError};
+use crate::group::{
+    Applied, Group, Leadership, LogState, ProposeError, ReadError, ReplicaLog, TransferError,
+};
 use crate::machine::{ApplyAt, StateMachine};
 use crate::peer::{Lane, Message, PeerError, PeerHandler, Peers};
 use crate::table::{MemStore, Rows, RowsReader, TableStore};
@@ -114,6 +116,21 @@ impl Group for SoloGroup {
 
     async fn read_barrier(&self) -> Result<(), ReadError> {
         Ok(())
+    }
+
+    async fn transfer(&self, to: NodeId) -> Result<(), TransferError> {
+        if to == NodeId(1) { Ok(()) } else { Err(TransferError { group: self.id, to }) }
+    }
+
+    async fn log_state(&self) -> Result<LogState, ReadError> {
+        let (index, leadership) = (self.inner.lock().index, self.leadership());
+        let own = ReplicaLog { node: NodeId(1), last_index: index, votes: true };
+        Ok(LogState {
+            leader: leadership.leader,
+            term: leadership.term,
+            committed: index,
+            replicas: vec![own],
+        })
     }
 }
 

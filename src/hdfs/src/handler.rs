@@ -151,20 +151,25 @@ pub(crate) fn not_found(error: blocks::BlockError, path: &str) -> Refusal {
 
 /// Sends the client to this node's data port, under the host name that it used.
 fn redirect(app: &App, uri: &Uri, headers: &HeaderMap, call: &Call) -> Result<Response, Refusal> {
-    let query = ascii(uri.query().unwrap_or_default());
-    let rpc = &app.config.advertised_name_node;
     let data_node = authority(headers, &app.config.advertised_data_node);
-    let path = ascii(uri.path());
-    let mut location = format!("http://{data_node}{path}?{query}&namenoderpcaddress={rpc}");
-    if call.op == Op::Create && call.get("overwrite").is_none() {
-        location.push_str("&overwrite=false");
-    }
+    let location = location(uri, call, &data_node, &app.config.advertised_name_node);
     if call.boolean("noredirect", false)? {
         return Ok(axum::Json(json!({"Location": location})).into_response());
     }
     let octets = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
     let headers = [(header::LOCATION, location), octets];
     Ok((StatusCode::TEMPORARY_REDIRECT, headers, Body::empty()).into_response())
+}
+
+/// The URL of step two.
+pub(crate) fn location(uri: &Uri, call: &Call, data_node: &str, name_node: &str) -> String {
+    let query = ascii(uri.query().unwrap_or_default());
+    let path = ascii(uri.path());
+    let mut location = format!("http://{data_node}{path}?{query}&namenoderpcaddress={name_node}");
+    if call.op == Op::Create && call.get("overwrite").is_none() {
+        location.push_str("&overwrite=false");
+    }
+    location
 }
 
 /// The host that the client used with the port of `advertised`.
@@ -288,6 +293,17 @@ async fn rename_or_delete(app: &App, who: &Caller, call: &Call) -> Result<Respon
         let recursive = call.boolean("recursive", false)?;
         return Ok(boolean(fs.delete(who, path, recursive).await?));
     }
+    match rename_options(call)? {
+        (destination, None) => Ok(boolean(fs.rename(who, path, destination).await?)),
+        (destination, Some(overwrite)) => {
+            fs.rename2(who, path, destination, overwrite).await?;
+            Ok(empty())
+        }
+    }
+}
+
+/// Where to, and with `renameoptions` whether what is there goes.
+pub(crate) fn rename_options(call: &Call) -> Result<(&str, Option<bool>), Refusal> {
     let destination = call.required("destination")?;
     if !destination.starts_with('/') {
         return Err(Refusal::illegal(format!(
@@ -295,9 +311,7 @@ async fn rename_or_delete(app: &App, who: &Caller, call: &Call) -> Result<Respon
              Invalid parameter value: destination = \"{destination}\" is not an absolute path."
         )));
     }
-    let Some(options) = call.get("renameoptions") else {
-        return Ok(boolean(fs.rename(who, path, destination).await?));
-    };
+    let Some(options) = call.get("renameoptions") else { return Ok((destination, None)) };
     let mut overwrite = false;
     for option in options.split(',') {
         match option.trim().to_ascii_uppercase().as_str() {
@@ -311,8 +325,7 @@ async fn rename_or_delete(app: &App, who: &Caller, call: &Call) -> Result<Respon
             }
         }
     }
-    fs.rename2(who, path, destination, overwrite).await?;
-    Ok(empty())
+    Ok((destination, Some(overwrite)))
 }
 
 async fn set(app: &App, who: &Caller, call: &Call) -> Result<Response, Refusal> {
@@ -344,7 +357,7 @@ async fn set(app: &App, who: &Caller, call: &Call) -> Result<Response, Refusal> 
 }
 
 /// The bits of an action such as `r-x`.
-fn access_of(text: &str) -> Result<Access, Refusal> {
+pub(crate) fn access_of(text: &str) -> Result<Access, Refusal> {
     let bits: Option<Vec<u8>> = text
         .chars()
         .zip(['r', 'w', 'x'])

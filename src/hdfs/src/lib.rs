@@ -10,6 +10,7 @@
 //! operation that Hadoop has and this port has not yet answers `UnsupportedOperationException`.
 
 mod data;
+pub mod decoders;
 mod error;
 mod gateway;
 mod handler;

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{Env, GroupId, TaskGroup};
+use base::{Env, GroupId, NodeId, TaskGroup};
 use bytes::Bytes;
 use consensus::machine::ApplyAt;
 use consensus::solo::{SoloGroup, SoloPeers};
-use consensus::{Applied, Group, GroupRef, Groups, Leadership, ProposeError, ReadError, tags};
+use consensus::{
+    Applied, Group, GroupRef, Groups, Leadership, LogState, ProposeError, ReadError, TransferError,
+    tags,
+};
 use segment::{SegmentWriter, WriterOptions};
 use serde_json::json;
 use tempfile::TempDir;
@@ -68,6 +71,14 @@ impl Group for Headless {
 
     async fn read_barrier(&self) -> Result<(), ReadError> {
         self.0.read_barrier().await
+    }
+
+    async fn transfer(&self, to: NodeId) -> Result<(), TransferError> {
+        self.0.transfer(to).await
+    }
+
+    async fn log_state(&self) -> Result<LogState, ReadError> {
+        self.0.log_state().await
     }
 }
 

@@ -29,6 +29,16 @@ pub const INVALID_TOPIC_EXCEPTION: Code = 17;
 pub const INVALID_REQUIRED_ACKS: Code = 21;
 /// The version is not served.
 pub const UNSUPPORTED_VERSION: Code = 35;
+/// Nobody who may lead is there.
+pub const PREFERRED_LEADER_NOT_AVAILABLE: Code = 80;
+/// Nobody of the replicas is there.
+pub const ELIGIBLE_LEADERS_NOT_AVAILABLE: Code = 83;
+/// The wanted leader leads already.
+pub const ELECTION_NOT_NEEDED: Code = 84;
+/// Nothing is being reassigned.
+pub const NO_REASSIGNMENT_IN_PROGRESS: Code = 85;
+/// The type of endpoint does not exist.
+pub const UNSUPPORTED_ENDPOINT_TYPE: Code = 115;
 /// The replica assignment is not possible.
 pub const INVALID_REPLICA_ASSIGNMENT: Code = 39;
 /// A setting is not possible.
@@ -39,7 +49,7 @@ pub const INVALID_REQUEST: Code = 42;
 pub const INVALID_PRODUCER_EPOCH: Code = 47;
 /// Another part of the request failed, so that this one was not tried.
 pub const OPERATION_NOT_ATTEMPTED: Code = 55;
-/// No authorizer is set up.
+/// No such group.
 pub const GROUP_ID_NOT_FOUND: Code = 69;
 /// No such fetch session.
 pub const FETCH_SESSION_ID_NOT_FOUND: Code = 70;
@@ -89,6 +99,13 @@ pub fn message(code: Code) -> &'static str {
         REQUEST_TIMED_OUT => "The request timed out.",
         COORDINATOR_NOT_AVAILABLE => "The coordinator is not available.",
         UNKNOWN_TOPIC_ID => "This server does not host this topic ID.",
+        INVALID_TOPIC_EXCEPTION => {
+            "The request attempted to perform an operation on an invalid topic."
+        }
+        PREFERRED_LEADER_NOT_AVAILABLE => "The preferred leader was not available.",
+        ELIGIBLE_LEADERS_NOT_AVAILABLE => "Eligible topic partition leaders are not available.",
+        ELECTION_NOT_NEEDED => "Leader election not needed for topic partition.",
+        NO_REASSIGNMENT_IN_PROGRESS => "No partition reassignment is in progress.",
         _ => "The server experienced an unexpected error when processing the request.",
     }
 }

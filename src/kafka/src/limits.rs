@@ -7,6 +7,10 @@ use base::limits::{KIB, MIB};
 /// What one request may take in memory when decoded, beside its own bytes.
 pub const MAX_DECODED_BYTES: usize = 64 * MIB;
 
+/// What a message may take in memory when decoded, in multiples of its own bytes: an empty text of
+/// one byte is 24 bytes in memory, and the smallest structures are little worse.
+pub const DECODED_PER_BYTE: usize = 32;
+
 /// Byte strings of at least this length travel in a response without a copy.
 pub(crate) const SHARED_CHUNK_BYTES: usize = 4 * KIB;
 
@@ -59,6 +63,9 @@ pub const FETCH_SHARE: usize = 8;
 
 /// A response may have so many bytes of records even when nothing is left.
 pub const MIN_FETCH_BYTES: usize = 64 * KIB;
+
+/// Partitions in one answer of DescribeTopicPartitions (`max.request.partition.size.limit`).
+pub const MAX_PARTITIONS_DESCRIBED: usize = 2000;
 
 /// Longest wait of a fetch, whatever the client asks for.
 pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);

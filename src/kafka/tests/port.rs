@@ -7,74 +7,13 @@ mod solo;
 use std::time::Duration;
 
 use base::TaskGroup;
-use bytes::Bytes;
 use kafka::codec::messages::*;
-use kafka::codec::{
-    ApiKey, Records, Request, RequestBody, ResponseBody, decode_response, encode_request,
-};
+use kafka::codec::{ApiKey, Records, ResponseBody};
 use log::batch::build;
 use log::records::RecordRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use solo::client::{Client, DEADLINE};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-struct Client {
-    stream: TcpStream,
-    next: i32,
-}
-
-impl Client {
-    async fn start(tasks: &TaskGroup) -> Self {
-        let address = solo::start("127.0.0.1:0".parse().unwrap(), tasks).await;
-        Self { stream: TcpStream::connect(address).await.unwrap(), next: 0 }
-    }
-
-    async fn send(&mut self, version: i16, body: impl Into<RequestBody>) -> ApiKey {
-        self.next += 1;
-        let body = body.into();
-        let key = body.key();
-        let client_id = Some("test".to_owned());
-        let request = Request { version, correlation_id: self.next, client_id, body };
-        let bytes = encode_request(&request).unwrap().concat();
-        self.stream.write_all(&bytes).await.unwrap();
-        key
-    }
-
-    async fn frame(&mut self) -> std::io::Result<Bytes> {
-        let read = async {
-            let size = self.stream.read_i32().await?;
-            let mut frame = vec![0; usize::try_from(size).unwrap()];
-            self.stream.read_exact(&mut frame).await?;
-            Ok(Bytes::from(frame))
-        };
-        tokio::time::timeout(DEADLINE, read).await.expect("an answer in time")
-    }
-
-    async fn receive(&mut self, key: ApiKey, version: i16) -> (i32, ResponseBody) {
-        let mut frame = self.frame().await.unwrap();
-        decode_response(&mut frame, key, version).unwrap()
-    }
-
-    async fn ask(&mut self, version: i16, body: impl Into<RequestBody>) -> ResponseBody {
-        let key = self.send(version, body).await;
-        let (id, body) = self.receive(key, version).await;
-        assert_eq!(id, self.next);
-        body
-    }
-
-    async fn topic(&mut self, name: &str) {
-        let topic = MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
-        let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-        let ResponseBody::Metadata(answer) = self.ask(9, request).await else { panic!() };
-        assert_eq!(answer.topics[0].error_code, 0);
-        assert_eq!(answer.topics[0].partitions.len(), 3);
-    }
-
-    async fn closed(&mut self) {
-        assert!(self.frame().await.is_err(), "the connection is closed without an answer");
-    }
-}
 
 fn produce(values: &[&str], acks: i16) -> ProduceRequest {
     let records: Vec<_> = values.iter().map(|v| RecordRef::value(v.as_bytes(), 1000)).collect();

@@ -244,6 +244,14 @@ pub(crate) fn stamp(batch: &mut [u8], now_ms: i64) {
     }
 }
 
+/// Puts the newest timestamp into a batch's header and renews its checksum.
+pub(crate) fn set_max_timestamp(batch: &mut [u8], max_ms: i64) {
+    if let Some(field) = batch.get_mut(35..43) {
+        field.copy_from_slice(&max_ms.to_be_bytes());
+    }
+    seal(batch);
+}
+
 /// How segments find batches.
 pub fn frame_info(bytes: &[u8]) -> Option<FrameInfo> {
     let header = BatchHeader::parse(bytes).ok()?;

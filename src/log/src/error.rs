@@ -5,7 +5,8 @@ use consensus::{ProposeError, ReadError};
 
 use crate::batch::BatchError;
 
-/// Why the log refused. Each variant has one error code of the Kafka protocol.
+/// Why the log refused. Each variant has one error code of the Kafka protocol, and the words
+/// that Kafka has for it where it has some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// Another node leads the partition or coordinates the group. Retry there.
@@ -15,10 +16,10 @@ pub enum LogError {
         leader: Option<NodeId>,
     },
     /// No such topic or partition here.
-    #[error("unknown topic or partition")]
+    #[error("This server does not host this topic-partition.")]
     UnknownTopicOrPartition,
     /// No topic has this id.
-    #[error("unknown topic id")]
+    #[error("This server does not host this topic ID.")]
     UnknownTopicId,
     /// The offset lies before the log's start or after its end.
     #[error("offset {offset} is outside {start}..={end}")]
@@ -31,10 +32,10 @@ pub enum LogError {
         end: i64,
     },
     /// A producer's batch does not follow its previous one.
-    #[error("out of order sequence number")]
+    #[error("The broker received an out of order sequence number.")]
     OutOfOrderSequence,
     /// A newer instance of the producer is at work.
-    #[error("producer epoch is fenced")]
+    #[error("Producer attempted to produce with an old epoch.")]
     InvalidProducerEpoch,
     /// The producer's state is gone.
     #[error("unknown producer id")]
@@ -67,7 +68,10 @@ pub enum LogError {
     #[error("no such transactional id")]
     TransactionalIdNotFound,
     /// The batch is larger than `max.message.bytes`.
-    #[error("batch of {bytes} bytes exceeds max.message.bytes = {limit}")]
+    #[error(
+        "The record batch size in the append is {bytes} bytes which exceeds the maximum configured \
+         value of {limit}."
+    )]
     MessageTooLarge {
         /// Its size.
         bytes: usize,
@@ -81,16 +85,16 @@ pub enum LogError {
     #[error("invalid record: {0}")]
     InvalidRecord(String),
     /// The message format is older than v2.
-    #[error("unsupported message format")]
+    #[error("The message format version on the broker does not support the request.")]
     UnsupportedForMessageFormat,
     /// The compression is not one that is known.
-    #[error("unsupported compression type")]
+    #[error("The requesting client does not support the compression type of given partition.")]
     UnsupportedCompression,
     /// The timestamp lies outside what the topic takes.
-    #[error("invalid timestamp")]
+    #[error("The timestamp of the message is out of acceptable range.")]
     InvalidTimestamp,
     /// A topic of that name exists.
-    #[error("topic {0:?} exists already")]
+    #[error("Topic '{0}' already exists.")]
     TopicExists(String),
     /// The name is not a legal topic name.
     #[error("{0}")]
@@ -108,22 +112,22 @@ pub enum LogError {
     #[error("{0}")]
     InvalidRequest(String),
     /// Fewer replicas are alive than `min.insync.replicas` asks for; nothing was written.
-    #[error("not enough in-sync replicas")]
+    #[error("Messages are rejected since there are fewer in-sync replicas than required.")]
     NotEnoughReplicas,
     /// The leader epoch of the request is older than the partition's.
-    #[error("leader epoch is fenced")]
+    #[error("The leader epoch in the request is older than the epoch on the broker.")]
     FencedLeaderEpoch,
     /// The leader epoch of the request is newer than what this node knows.
-    #[error("unknown leader epoch")]
+    #[error("The leader epoch in the request is newer than the epoch on the broker.")]
     UnknownLeaderEpoch,
     /// A committed offset's metadata text is too long.
-    #[error("offset metadata too large")]
+    #[error("The metadata field of the offset request was too large.")]
     OffsetMetadataTooLarge,
     /// The node is below its disk reserve, or a file cannot be read. KAFKA_STORAGE_ERROR.
     #[error("storage: {0}")]
     Storage(String),
     /// The outcome is unknown: it may have happened, or may happen yet. REQUEST_TIMED_OUT.
-    #[error("no confirmation in time")]
+    #[error("The request timed out.")]
     Timeout,
     /// Something this node did not expect. UNKNOWN_SERVER_ERROR.
     #[error("internal: {0}")]

@@ -5,7 +5,8 @@
 //! live in the data groups, each in the one that `m0` assigned at creation. Both are made through
 //! [`LogShared`] before the groups exist; [`LogService`] is what gateways call afterwards.
 //!
-//! A record batch is proposed as the client sent it, after [`batch::validate`]. Apply judges its
+//! A record batch is proposed as the client sent it, after [`batch::validate`] and
+//! [`walk::walk`]. Apply judges its
 //! producer, gives it the next offset of its partition and the term as leader epoch (both lie
 //! outside its checksum), and hands it to the partition's segment stream. Nothing else consumes
 //! offsets, so they are dense; the high watermark is the end of what is applied.
@@ -37,6 +38,7 @@ mod shared;
 mod topics;
 pub mod transactions;
 mod types;
+pub mod walk;
 
 pub use error::LogError;
 pub use producers::ActiveProducer;

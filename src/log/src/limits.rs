@@ -11,6 +11,17 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: usize = MIB + 12;
 /// Largest result of decompressing one batch, in bytes.
 pub const MAX_DECOMPRESSED_BYTES: usize = 64 * MIB;
 
+/// Log2 of the largest window that a zstd frame may ask to be kept: its memory, taken by what the
+/// frame says. [`MAX_DECOMPRESSED_BYTES`] needs no more.
+pub const ZSTD_WINDOW_LOG: u32 = 26;
+
+/// A produced batch whose records unfold to no more than this is looked through at once; a larger
+/// one on a thread for blocking work, at most [`MAX_BATCH_CHECKS`] at a time.
+pub const INLINE_CHECK_BYTES: usize = 256 * KIB;
+
+/// Large produced batches looked through at once; more wait, holding their request's budget.
+pub const MAX_BATCH_CHECKS: usize = 2;
+
 /// Batches that are remembered for each producer, as Kafka's.
 pub const PRODUCER_BATCHES: usize = 5;
 

@@ -33,6 +33,8 @@ pub(crate) struct Partition {
     pub(crate) end: watch::Sender<i64>,
     /// Where batches wait whose transaction is about to begin here.
     pub(crate) gates: Gates,
+    /// Held while a batch is checked, so that batches are proposed in the order they came.
+    pub(crate) order: tokio::sync::Mutex<()>,
 }
 
 /// What apply keeps in memory and a checkpoint writes into rows.
@@ -175,7 +177,8 @@ impl Partition {
     ) -> Self {
         let end = watch::Sender::new(state.end);
         let (state, gates) = (Mutex::new(state), Gates::default());
-        Self { key, group, dir, stream, state, end, gates }
+        let order = tokio::sync::Mutex::default();
+        Self { key, group, dir, stream, state, end, gates, order }
     }
 
     /// Applies one batch: judges its producer and transaction, appends.

@@ -9,7 +9,7 @@ use std::io::Read;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::batch::{BatchError, BatchHeader, Compression, HEADER_BYTES};
-use crate::limits::MAX_DECOMPRESSED_BYTES;
+use crate::limits::{MAX_DECOMPRESSED_BYTES, ZSTD_WINDOW_LOG};
 
 /// A record to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,10 +136,14 @@ pub fn decompress(compression: Compression, body: Bytes) -> Result<Bytes, BatchE
         Compression::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(&body[..])),
         Compression::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(&body[..])),
         Compression::Zstd => {
-            let decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(|_| BAD)?;
+            let mut decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(|_| BAD)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|_| BAD)?;
             read_bounded(decoder)
         }
-        Compression::Snappy => snappy(&body),
+        Compression::Snappy => {
+            let too_much = BatchError::Damaged("records decompress to too much");
+            snappy_bounded(&body, MAX_DECOMPRESSED_BYTES)?.ok_or(too_much)
+        }
     }
 }
 
@@ -156,37 +160,43 @@ fn read_bounded(reader: impl Read) -> Result<Bytes, BatchError> {
 }
 
 /// Java's snappy stream: a magic, two versions, then blocks with a big-endian length each. Other
-/// clients send one raw block.
-fn snappy(body: &[u8]) -> Result<Bytes, BatchError> {
+/// clients send one raw block. `None` when it is more than `most` bytes.
+pub(crate) fn snappy_bounded(body: &[u8], most: usize) -> Result<Option<Bytes>, BatchError> {
     const MAGIC: &[u8] = b"\x82SNAPPY\0";
     let Some(framed) = body.strip_prefix(MAGIC) else {
         let mut out = BytesMut::new();
-        snappy_block(body, &mut out)?;
-        return Ok(out.freeze());
+        let fits = snappy_block(body, &mut out, most)?;
+        return Ok(fits.then(|| out.freeze()));
     };
     let mut rest = framed.get(8..).ok_or(BatchError::Damaged("short snappy header"))?;
     let mut out = BytesMut::new();
     while let Some((len, after)) = rest.split_first_chunk::<4>() {
         let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
         let block = after.get(..len).ok_or(BatchError::Damaged("short snappy block"))?;
-        snappy_block(block, &mut out)?;
+        if !snappy_block(block, &mut out, most)? {
+            return Ok(None);
+        }
         rest = after.get(len..).unwrap_or_default();
     }
-    Ok(out.freeze())
+    Ok(Some(out.freeze()))
 }
 
-fn snappy_block(block: &[u8], out: &mut BytesMut) -> Result<(), BatchError> {
+/// Unpacks one block behind `out`; false when that would be more than `most` bytes in all.
+fn snappy_block(block: &[u8], out: &mut BytesMut, most: usize) -> Result<bool, BatchError> {
     const BAD: BatchError = BatchError::Damaged("records do not decompress");
     let len = snap::raw::decompress_len(block).map_err(|_| BAD)?;
     // Snappy copies at most 64 bytes for each three bytes of input.
-    if len > MAX_DECOMPRESSED_BYTES.saturating_sub(out.len()) || len / 32 > block.len() {
-        return Err(BatchError::Damaged("records decompress to too much"));
+    if len / 32 > block.len() {
+        return Err(BAD);
+    }
+    if len > most.saturating_sub(out.len()) {
+        return Ok(false);
     }
     let start = out.len();
     out.put_bytes(0, len);
     let target = out.get_mut(start..).unwrap_or_default();
     snap::raw::Decoder::new().decompress(block, target).map_err(|_| BAD)?;
-    Ok(())
+    Ok(true)
 }
 
 pub(crate) fn put_record(

@@ -111,4 +111,8 @@ pub mod methods {
     pub const JOIN: u16 = 10;
     /// Is your disk below its reserve.
     pub const DISK: u16 = 11;
+    /// Give leadership to a node.
+    pub const HAND_OVER: u16 = 12;
+    /// How far the replicas are.
+    pub const LOG_STATE: u16 = 13;
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::batch::{self, Item};
 use super::host::Shared;
 use super::types::{Commands, Raft, Replies, StoredMembership};
-use crate::group::{Applied, Group, Leadership, ProposeError, ReadError};
+use crate::group::{Applied, Group, Leadership, LogState, ProposeError, ReadError, TransferError};
 use crate::net::{CallError, Link, methods, proto};
 use crate::peer::{Lane, Message};
 
@@ -401,6 +401,13 @@ impl Group for RaftGroup {
         };
         let done = tokio::time::timeout(READ_TIMEOUT, barrier).await;
         done.unwrap_or(Err(ReadError { group }))
+    }
+    async fn transfer(&self, to: NodeId) -> Result<(), TransferError> {
+        self.transfer_to(to).await
+    }
+
+    async fn log_state(&self) -> Result<LogState, ReadError> {
+        self.state_of_log().await
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod checkpoint;
 pub(crate) mod group;
 pub(crate) mod host;
+pub(crate) mod leading;
 pub(crate) mod network;
 pub(crate) mod rows;
 pub(crate) mod serve;

@@ -12,6 +12,7 @@ use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use prost::Message as _;
 
 use super::group::RaftGroup;
+use super::leading::log_state_reply;
 use super::network::{decode_append, encode_append_reply, group_id};
 use super::snapshot::{Offer, pull, serve_range};
 use super::types::{Types, invalid};
@@ -55,6 +56,8 @@ impl RaftHandler for Server {
                 let reply = proto::DiskReply { below_reserve };
                 Box::pin(std::future::ready(Ok(Message::head(reply.encode_to_vec()))))
             }
+            methods::HAND_OVER => self.hand_over(request),
+            methods::LOG_STATE => self.log_state(request),
             methods::IDENTITY | methods::ADOPT | methods::JOIN => {
                 let birth = self.birth.clone();
                 Box::pin(async move { birth.answer(method, request).await })
@@ -156,6 +159,25 @@ impl Server {
                 confirmed: index.is_some(),
                 index: index.unwrap_or_default(),
             };
+            Ok(Message::head(reply.encode_to_vec()))
+        })
+    }
+
+    fn hand_over(&self, request: Message) -> Reply {
+        let decoded = head::<proto::HandOverRequest>(request.head)
+            .and_then(|head| Ok((self.numbered(head.group)?, head.to)));
+        Box::pin(async move {
+            let (group, to) = decoded?;
+            let begun = group.hand_over_here(NodeId(u16::try_from(to).map_err(text)?)).await;
+            Ok(Message::head(proto::HandOverReply { begun }.encode_to_vec()))
+        })
+    }
+
+    fn log_state(&self, request: Message) -> Reply {
+        let decoded =
+            head::<proto::LogStateRequest>(request.head).and_then(|head| self.numbered(head.group));
+        Box::pin(async move {
+            let reply = log_state_reply(decoded?.log_state_here());
             Ok(Message::head(reply.encode_to_vec()))
         })
     }

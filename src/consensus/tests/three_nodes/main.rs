@@ -215,3 +215,26 @@ async fn a_data_directory_of_another_cluster_is_refused() {
     let reason = told.unwrap().unwrap().clone().unwrap();
     assert!(reason.contains("another cluster"), "{reason}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_where_it_is_asked_to_go() {
+    let bench = three().await;
+    let index = bench.put(1, 0, "before".into()).await;
+    // Every node asks: for itself, and from elsewhere.
+    for (asked, to) in [(1, 2), (2, 2), (3, 1), (1, 3), (2, 1)] {
+        let group = bench.cluster(asked).groups().data[0].clone();
+        // The balance may move it back at once, so only the call itself says that it went.
+        group.transfer(NodeId(to)).await.unwrap();
+    }
+    let state = bench.cluster(2).groups().data[0].log_state().await.unwrap();
+    assert!(state.committed > index && state.term > 1, "{state:?}");
+    let nodes: Vec<u16> = state.replicas.iter().map(|replica| replica.node.0).collect();
+    assert_eq!(nodes, [1, 2, 3]);
+    let leader = state.replicas.iter().find(|r| Some(r.node) == state.leader).unwrap();
+    assert!(leader.votes && leader.last_index >= state.committed, "{state:?}");
+    // Nothing is lost on the way.
+    bench.put(3, 0, "after".into()).await;
+    bench.equal_digests().await;
+    let nobody = bench.cluster(1).groups().data[0].transfer(NodeId(9)).await;
+    assert!(nobody.is_err());
+}

@@ -1,8 +1,9 @@
 //! The notation in which messages are written down.
 //!
 //! `name: Type [versions] = default` per field, as in Kafka's own definitions: a version outside
-//! the range neither carries nor reads the field, which then has its default. `@tags` lists the
-//! tagged fields of flexible versions; one that has its default is not written.
+//! the range neither carries nor reads the field, which then has its default. `null [versions]`
+//! names those in which a field that can be null may be; without it, all of them. `@tags` lists
+//! the tagged fields of flexible versions; one that has its default is not written.
 
 macro_rules! default_value {
     () => {
@@ -17,7 +18,7 @@ macro_rules! messages {
     ($(
         $(#[$meta:meta])*
         struct $name:ident {
-            $($field:ident: $type:ty [$($range:tt)+] $(= $default:expr)?,)*
+            $($field:ident: $type:ty [$($range:tt)+] $(null [$($null:tt)+])? $(= $default:expr)?,)*
             $(@tags {
                 $($tag:literal $tfield:ident: $ttype:ty [$($trange:tt)+] $(= $tdefault:expr)?,)*
             })?
@@ -49,6 +50,9 @@ macro_rules! messages {
                 let mut message = Self::default();
                 $(if ($($range)+).contains(&ctx.version) {
                     message.$field = $crate::codec::wire::Wire::decode(r, ctx)?;
+                    $(if !($($null)+).contains(&ctx.version) && message.$field.is_null() {
+                        return Err($crate::codec::wire::CodecError::Null);
+                    })?
                 })*
                 r.tags(ctx, |tag, r| {
                     $($(if tag == $tag && ($($trange)+).contains(&ctx.version) {
@@ -68,6 +72,9 @@ macro_rules! messages {
             ) {
                 $(if ($($range)+).contains(&ctx.version) {
                     self.$field.encode(w, ctx);
+                    $(if !($($null)+).contains(&ctx.version) && self.$field.is_null() {
+                        w.fail($crate::codec::wire::CodecError::Null);
+                    })?
                 })*
                 let mut tagged = Vec::new();
                 $($(
@@ -79,6 +86,37 @@ macro_rules! messages {
                     }
                 )*)?
                 w.tags(ctx, tagged);
+            }
+
+            fn min_bytes(ctx: $crate::codec::wire::Ctx) -> usize {
+                let mut bytes = usize::from(ctx.flexible);
+                $(if ($($range)+).contains(&ctx.version) {
+                    bytes += <$type as $crate::codec::wire::Wire>::min_bytes(ctx);
+                })*
+                bytes.max(1)
+            }
+        }
+
+        #[cfg(test)]
+        impl $crate::codec::sample::Sample for $name {
+            #[allow(unused_variables)]
+            fn sample(
+                g: &mut $crate::codec::sample::Gen,
+                ctx: $crate::codec::wire::Ctx,
+            ) -> Self {
+                let mut message = Self::default();
+                $(if ($($range)+).contains(&ctx.version) {
+                    message.$field = $crate::codec::sample::Sample::sample(g, ctx);
+                    $(while !($($null)+).contains(&ctx.version)
+                        && $crate::codec::wire::Wire::is_null(&message.$field)
+                    {
+                        message.$field = $crate::codec::sample::Sample::sample(g, ctx);
+                    })?
+                })*
+                $($(if ($($trange)+).contains(&ctx.version) && ctx.flexible && g.below(2) == 0 {
+                    message.$tfield = $crate::codec::sample::Sample::sample(g, ctx);
+                })*)?
+                message
             }
         }
     )*};
@@ -116,6 +154,34 @@ macro_rules! apis {
         #[allow(missing_docs)]
         pub enum ResponseBody {
             $($name($response),)*
+        }
+
+        #[cfg(test)]
+        impl RequestBody {
+            pub(crate) fn sample(
+                key: ApiKey,
+                g: &mut $crate::codec::sample::Gen,
+                ctx: Ctx,
+            ) -> Self {
+                use $crate::codec::sample::Sample;
+                match key {
+                    $(ApiKey::$name => Self::$name(Sample::sample(g, ctx)),)*
+                }
+            }
+        }
+
+        #[cfg(test)]
+        impl ResponseBody {
+            pub(crate) fn sample(
+                key: ApiKey,
+                g: &mut $crate::codec::sample::Gen,
+                ctx: Ctx,
+            ) -> Self {
+                use $crate::codec::sample::Sample;
+                match key {
+                    $(ApiKey::$name => Self::$name(Sample::sample(g, ctx)),)*
+                }
+            }
         }
 
         impl RequestBody {

@@ -17,7 +17,7 @@ pub mod wire;
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub use table::{Api, ApiKey, RequestBody, ResponseBody, TABLE};
-pub use wire::{CodecError, Ctx, Reader, Records, Wire, Writer};
+pub use wire::{CodecError, Ctx, Nullable, Reader, Records, Wire, Writer};
 
 /// A decoded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,5 +108,9 @@ fn framed(w: Writer) -> Result<Vec<Bytes>, CodecError> {
     Ok(chunks)
 }
 
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod sample;
 #[cfg(test)]
 mod tests;

@@ -53,16 +53,27 @@ apis! {
     TxnOffsetCommit = 28, 0, 0..=5, 3, TxnOffsetCommitRequest, TxnOffsetCommitResponse;
     DescribeConfigs = 32, 1, 1..=4, 4, DescribeConfigsRequest, DescribeConfigsResponse;
     AlterConfigs = 33, 0, 0..=2, 2, AlterConfigsRequest, AlterConfigsResponse;
+    DescribeLogDirs = 35, 1, 1..=4, 2, DescribeLogDirsRequest, DescribeLogDirsResponse;
     CreatePartitions = 37, 0, 0..=3, 2, CreatePartitionsRequest, CreatePartitionsResponse;
     DeleteGroups = 42, 0, 0..=2, 2, DeleteGroupsRequest, DeleteGroupsResponse;
+    ElectLeaders = 43, 0, 0..=2, 2, ElectLeadersRequest, ElectLeadersResponse;
     IncrementalAlterConfigs = 44, 0, 0..=1, 1,
         IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
+    AlterPartitionReassignments = 45, 0, 0..=0, 0,
+        AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse;
+    ListPartitionReassignments = 46, 0, 0..=0, 0,
+        ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
     OffsetDelete = 47, 0, 0..=0, NEVER, OffsetDeleteRequest, OffsetDeleteResponse;
-    DescribeCluster = 60, 0, 0..=1, 0, DescribeClusterRequest, DescribeClusterResponse;
+    DescribeQuorum = 55, 0, 0..=2, 0, DescribeQuorumRequest, DescribeQuorumResponse;
+    DescribeCluster = 60, 0, 0..=2, 0, DescribeClusterRequest, DescribeClusterResponse;
     DescribeProducers = 61, 0, 0..=0, 0, DescribeProducersRequest, DescribeProducersResponse;
     DescribeTransactions = 65, 0, 0..=0, 0,
         DescribeTransactionsRequest, DescribeTransactionsResponse;
     ListTransactions = 66, 0, 0..=1, 0, ListTransactionsRequest, ListTransactionsResponse;
+    ListConfigResources = 74, 0, 0..=0, 0,
+        ListConfigResourcesRequest, ListConfigResourcesResponse;
+    DescribeTopicPartitions = 75, 0, 0..=0, 0,
+        DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
 }
 
 impl Api {

@@ -1,13 +1,15 @@
 //! Reading and writing of Kafka's primitive types.
 //!
-//! A [`Reader`] never trusts a length: an array of `n` elements needs `n` bytes still to come
-//! (each element takes at least one), and everything that decoding allocates is charged to a
-//! budget. A [`Writer`] collects chunks, so that record batches travel without a copy.
+//! A [`Reader`] never trusts a length. An array of `n` elements needs `n` times their least size
+//! still to come; memory is taken in advance for at most as many bytes as are left to read, and
+//! beyond that only for elements that were read; and all that decoding allocates is charged to a
+//! budget of [`DECODED_PER_BYTE`] times the message's own bytes, at most [`MAX_DECODED_BYTES`]. A
+//! [`Writer`] collects chunks, so that record batches travel without a copy.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-use crate::limits::{MAX_DECODED_BYTES, SHARED_CHUNK_BYTES};
+use crate::limits::{DECODED_PER_BYTE, MAX_DECODED_BYTES, SHARED_CHUNK_BYTES};
 
 /// Bytes that are not a Kafka message, or a message that cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +20,7 @@ pub enum CodecError {
     /// A length is negative or exceeds what follows.
     #[error("a length of {0} is out of bounds")]
     BadLength(i64),
-    /// A field that must be there is null.
+    /// A field that must be there in this version is null.
     #[error("a field that must not be null is null")]
     Null,
     /// A string is not UTF-8.
@@ -63,6 +65,12 @@ pub trait Wire: Sized {
     fn decode(r: &mut Reader, ctx: Ctx) -> Result<Self, CodecError>;
     /// Writes a value.
     fn encode(&self, w: &mut Writer, ctx: Ctx);
+    /// The fewest bytes that a value takes; at least 1.
+    fn min_bytes(ctx: Ctx) -> usize;
+    /// Whether this is the null of a type that has one.
+    fn is_null(&self) -> bool {
+        false
+    }
 }
 
 /// Reads a message.
@@ -75,7 +83,8 @@ pub struct Reader {
 impl Reader {
     /// A reader over one whole message.
     pub fn new(bytes: Bytes) -> Self {
-        Self { bytes, budget: MAX_DECODED_BYTES }
+        let budget = bytes.len().saturating_mul(DECODED_PER_BYTE).min(MAX_DECODED_BYTES);
+        Self { bytes, budget }
     }
 
     /// Bytes not read yet.
@@ -159,7 +168,7 @@ pub struct Writer {
     chunks: Vec<Bytes>,
     chunk_bytes: usize,
     tail: BytesMut,
-    misfit: Option<usize>,
+    error: Option<CodecError>,
 }
 
 impl Writer {
@@ -173,13 +182,18 @@ impl Writer {
         self.len() == 0
     }
 
-    /// The chunks of the message, unless a value did not fit its field.
+    /// The chunks of the message, unless a value did not fit its field in this version.
     pub fn finish(mut self) -> Result<Vec<Bytes>, CodecError> {
-        if let Some(size) = self.misfit {
-            return Err(CodecError::DoesNotFit(size));
+        if let Some(error) = self.error {
+            return Err(error);
         }
         self.seal();
         Ok(self.chunks)
+    }
+
+    /// The message cannot be written.
+    pub fn fail(&mut self, error: CodecError) {
+        self.error.get_or_insert(error);
     }
 
     fn seal(&mut self) {
@@ -205,7 +219,7 @@ impl Writer {
     }
 
     fn append(&mut self, other: Writer) {
-        self.misfit = self.misfit.or(other.misfit);
+        self.error = self.error.take().or(other.error);
         for chunk in &other.chunks {
             self.raw(chunk);
         }
@@ -236,7 +250,7 @@ impl Writer {
             (false, Wide::Yes) => i32::try_from(length).map(|n| self.tail.put_i32(n)).is_ok(),
         };
         if !fits {
-            self.misfit = Some(length);
+            self.fail(CodecError::DoesNotFit(length));
         }
     }
 
@@ -250,7 +264,7 @@ impl Writer {
             self.uvarint(tag);
             match u32::try_from(field.len()) {
                 Ok(size) => self.uvarint(size),
-                Err(_) => self.misfit = Some(field.len()),
+                Err(_) => self.fail(CodecError::DoesNotFit(field.len())),
             }
             self.append(field);
         }
@@ -267,6 +281,10 @@ macro_rules! numbers {
             fn encode(&self, w: &mut Writer, _ctx: Ctx) {
                 w.tail.$put(*self);
             }
+
+            fn min_bytes(_ctx: Ctx) -> usize {
+                size_of::<Self>()
+            }
         }
     )*};
 }
@@ -274,6 +292,7 @@ macro_rules! numbers {
 numbers! {
     i8, try_get_i8, put_i8;
     i16, try_get_i16, put_i16;
+    u16, try_get_u16, put_u16;
     i32, try_get_i32, put_i32;
     i64, try_get_i64, put_i64;
 }
@@ -286,6 +305,10 @@ impl Wire for bool {
     fn encode(&self, w: &mut Writer, ctx: Ctx) {
         i8::from(*self).encode(w, ctx);
     }
+
+    fn min_bytes(_ctx: Ctx) -> usize {
+        1
+    }
 }
 
 impl Wire for Uuid {
@@ -296,6 +319,10 @@ impl Wire for Uuid {
 
     fn encode(&self, w: &mut Writer, _ctx: Ctx) {
         w.tail.put_slice(self.as_bytes());
+    }
+
+    fn min_bytes(_ctx: Ctx) -> usize {
+        16
     }
 }
 
@@ -312,6 +339,14 @@ impl Wire for Option<String> {
         w.length(ctx, Wide::No, self.as_ref().map(String::len));
         w.tail.put_slice(self.as_deref().unwrap_or_default().as_bytes());
     }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        String::min_bytes(ctx)
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
 }
 
 impl Wire for String {
@@ -322,6 +357,10 @@ impl Wire for String {
     fn encode(&self, w: &mut Writer, ctx: Ctx) {
         w.length(ctx, Wide::No, Some(self.len()));
         w.tail.put_slice(self.as_bytes());
+    }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        if ctx.flexible { 1 } else { 2 }
     }
 }
 
@@ -337,6 +376,14 @@ impl Wire for Option<Bytes> {
             w.raw(bytes);
         }
     }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        Bytes::min_bytes(ctx)
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
 }
 
 impl Wire for Bytes {
@@ -347,6 +394,10 @@ impl Wire for Bytes {
     fn encode(&self, w: &mut Writer, ctx: Ctx) {
         w.length(ctx, Wide::Yes, Some(self.len()));
         w.raw(self);
+    }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        if ctx.flexible { 1 } else { 4 }
     }
 }
 
@@ -366,14 +417,54 @@ impl Wire for Records {
             w.raw(part);
         }
     }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        Bytes::min_bytes(ctx)
+    }
+}
+
+/// A structure that may be null: a byte says whether it follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nullable<T>(pub Option<T>);
+
+impl<T: Wire> Wire for Nullable<T> {
+    fn decode(r: &mut Reader, ctx: Ctx) -> Result<Self, CodecError> {
+        match i8::decode(r, ctx)? {
+            mark if mark < 0 => Ok(Self(None)),
+            _ => Ok(Self(Some(T::decode(r, ctx)?))),
+        }
+    }
+
+    fn encode(&self, w: &mut Writer, ctx: Ctx) {
+        match &self.0 {
+            None => (-1i8).encode(w, ctx),
+            Some(value) => {
+                1i8.encode(w, ctx);
+                value.encode(w, ctx);
+            }
+        }
+    }
+
+    fn min_bytes(_ctx: Ctx) -> usize {
+        1
+    }
+
+    fn is_null(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl<T: Wire> Wire for Option<Vec<T>> {
     fn decode(r: &mut Reader, ctx: Ctx) -> Result<Self, CodecError> {
         let Some(count) = r.length(ctx, Wide::Yes)? else { return Ok(None) };
-        r.charge(count.saturating_mul(size_of::<T>()))?;
-        let mut items = Vec::with_capacity(count);
+        let (in_memory, on_wire) = (size_of::<T>().max(1), T::min_bytes(ctx));
+        debug_assert!(in_memory <= DECODED_PER_BYTE * on_wire, "an honest message is not refused");
+        if count > r.remaining() / on_wire {
+            return Err(CodecError::BadLength(i64::try_from(count).unwrap_or(i64::MAX)));
+        }
+        let mut items = Vec::with_capacity(count.min(r.remaining() / in_memory));
         for _ in 0..count {
+            r.charge(in_memory)?;
             items.push(T::decode(r, ctx)?);
         }
         Ok(Some(items))
@@ -384,6 +475,14 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         for item in self.iter().flatten() {
             item.encode(w, ctx);
         }
+    }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        Vec::<T>::min_bytes(ctx)
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
     }
 }
 
@@ -397,5 +496,9 @@ impl<T: Wire> Wire for Vec<T> {
         for item in self {
             item.encode(w, ctx);
         }
+    }
+
+    fn min_bytes(ctx: Ctx) -> usize {
+        if ctx.flexible { 1 } else { 4 }
     }
 }

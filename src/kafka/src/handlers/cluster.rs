@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::NodeId;
+use base::{GroupId, NodeId};
 use log::{LogError, Mode, Topic, TopicSpec};
 use uuid::Uuid;
 
@@ -120,6 +120,11 @@ async fn asked_topic(
 ) -> MetadataResponseTopic {
     let log = &shared.backend.log;
     let Some(name) = asked.name else {
+        // KIP-516: topics are asked for by id from version 12 on; before it a name must be there.
+        if version < 12 {
+            let (error_code, name) = (errors::INVALID_REQUEST, Some(String::new()));
+            return MetadataResponseTopic { error_code, name, ..Default::default() };
+        }
         let by_id = log.topic_by_id(asked.topic_id);
         return match by_id {
             Some(topic) => topic_metadata(shared, &topic, version),
@@ -159,22 +164,15 @@ async fn asked_topic(
 
 fn topic_metadata(shared: &Arc<Shared>, topic: &Topic, version: i16) -> MetadataResponseTopic {
     let partitions = (0..).zip(&topic.partitions).map(|(index, _)| {
-        let (leader, leader_epoch) = shared.leader_of(&topic.name, index);
-        let replicas = shared.replicas_of(topic, index, leader);
-        let alive = |id: &i32| {
-            let node = u16::try_from(*id).map(NodeId);
-            node.is_ok_and(|node| shared.backend.peers.is_alive(node))
-        };
-        let (isr_nodes, offline): (Vec<i32>, Vec<i32>) = replicas.iter().partition(|id| alive(id));
-        let missing = leader < 0;
+        let facts = shared.facts(topic, index);
         MetadataResponsePartition {
-            error_code: if missing { errors::LEADER_NOT_AVAILABLE } else { errors::NONE },
+            error_code: facts.code(),
             partition_index: index,
-            leader_id: leader,
-            leader_epoch,
-            replica_nodes: replicas,
-            isr_nodes,
-            offline_replicas: if version >= 5 { offline } else { Vec::new() },
+            leader_id: facts.leader,
+            leader_epoch: facts.leader_epoch,
+            replica_nodes: facts.replicas,
+            isr_nodes: facts.in_sync,
+            offline_replicas: if version >= 5 { facts.offline } else { Vec::new() },
         }
     });
     MetadataResponseTopic {
@@ -185,7 +183,34 @@ fn topic_metadata(shared: &Arc<Shared>, topic: &Topic, version: i16) -> Metadata
     }
 }
 
+/// What clients are told of a partition.
+pub(super) struct Facts {
+    /// −1 when there is none.
+    pub(super) leader: i32,
+    pub(super) leader_epoch: i32,
+    pub(super) replicas: Vec<i32>,
+    pub(super) in_sync: Vec<i32>,
+    pub(super) offline: Vec<i32>,
+}
+
+impl Facts {
+    pub(super) fn code(&self) -> errors::Code {
+        if self.leader < 0 { errors::LEADER_NOT_AVAILABLE } else { errors::NONE }
+    }
+}
+
 impl Shared {
+    pub(super) fn facts(&self, topic: &Topic, partition: i32) -> Facts {
+        let (leader, leader_epoch) = self.leader_of(&topic.name, partition);
+        let replicas = self.replicas_of(topic, partition, leader);
+        let alive = |id: &i32| {
+            let node = u16::try_from(*id).map(NodeId);
+            node.is_ok_and(|node| self.backend.peers.is_alive(node))
+        };
+        let (in_sync, offline) = replicas.iter().partition(|id| alive(id));
+        Facts { leader, leader_epoch, replicas, in_sync, offline }
+    }
+
     /// Node id of a partition's leader, −1 when there is none, and the leader epoch.
     pub(crate) fn leader_of(&self, topic: &str, partition: i32) -> (i32, i32) {
         let topic = self.backend.log.topic(topic);
@@ -198,6 +223,12 @@ impl Shared {
         (self.live_leader(leadership).map_or(-1, |n| i32::from(n.0)), epoch)
     }
 
+    /// The node that is to lead a group when all are up: the one that consensus moves it to.
+    pub(crate) fn preferred_of(&self, group: GroupId) -> Option<NodeId> {
+        let nodes = self.backend.peers.all();
+        nodes.get(usize::from(group.0) % nodes.len().max(1)).copied()
+    }
+
     /// The nodes named as replicas: as many as were asked for, the leader among them. The data
     /// itself is on every node.
     fn replicas_of(&self, topic: &Topic, partition: i32, leader: i32) -> Vec<i32> {
@@ -207,8 +238,9 @@ impl Shared {
         if nodes.is_empty() {
             return nodes;
         }
-        let group = topic.group_of(partition).map_or(0, |g| usize::from(g.0));
-        let turn = group % nodes.len();
+        let first = topic.group_of(partition).and_then(|group| self.preferred_of(group));
+        let first = first.map(|node| i32::from(node.0));
+        let turn = nodes.iter().position(|node| Some(*node) == first).unwrap_or(0);
         nodes.rotate_left(turn);
         if let Some(at) = nodes.iter().position(|n| *n == leader).filter(|at| *at >= count) {
             nodes.swap(0, at);
@@ -223,18 +255,33 @@ pub(crate) fn describe(
     shared: &Arc<Shared>,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    if request.endpoint_type != 1 {
-        return DescribeClusterResponse {
-            error_code: errors::MISMATCHED_ENDPOINT_TYPE,
-            error_message: Some("only brokers are described".to_owned()),
-            ..Default::default()
-        };
+    let refusal = match request.endpoint_type {
+        1 => None,
+        2 => Some((
+            errors::MISMATCHED_ENDPOINT_TYPE,
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type \
+             CONTROLLER"
+                .to_owned(),
+        )),
+        0 => Some((errors::INVALID_REQUEST, "Unsupported endpoint type 0".to_owned())),
+        other => {
+            Some((errors::UNSUPPORTED_ENDPOINT_TYPE, format!("Unsupported endpoint type {other}")))
+        }
+    };
+    if let Some((error_code, text)) = refusal {
+        let error_message = Some(text);
+        return DescribeClusterResponse { error_code, error_message, ..Default::default() };
     }
-    let brokers = shared.brokers().into_iter().map(|(node, host, port)| DescribeClusterBroker {
+    let alive = |node: &NodeId| shared.backend.peers.is_alive(*node);
+    let all = shared.config.advertised.iter();
+    // KIP-1073: a node that does not answer is what Kafka calls fenced.
+    let shown = all.filter(|(node, _)| request.include_fenced_brokers || alive(node));
+    let brokers = shown.map(|(node, (host, port))| DescribeClusterBroker {
         broker_id: i32::from(node.0),
-        host,
-        port: i32::from(port),
+        host: host.clone(),
+        port: i32::from(*port),
         rack: None,
+        is_fenced: !alive(node),
     });
     DescribeClusterResponse {
         cluster_id: shared.config.cluster_id.clone(),

@@ -159,6 +159,11 @@ fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
     }
 }
 
+/// Version 0 of key 74 lists client metrics resources (KIP-714), and there are none.
+pub(crate) fn list_resources() -> ListConfigResourcesResponse {
+    ListConfigResourcesResponse::default()
+}
+
 /// Lists settings of topics and brokers.
 pub(crate) fn describe(
     shared: &Arc<Shared>,
@@ -206,7 +211,16 @@ async fn change(
     validate_only: bool,
 ) -> (errors::Code, Option<String>) {
     if kind != TOPIC {
-        let text = format!("settings of resource type {kind} cannot be changed here");
+        let text = match (kind, &change) {
+            // No setting of a node can be changed while it runs.
+            (BROKER, Ok(Change { set, remove })) => {
+                let names = set.iter().map(|(name, _)| name).chain(remove);
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                format!("Cannot update these configs dynamically: {}", names.join(", "))
+            }
+            (BROKER, Err(error)) => error.to_string(),
+            _ => format!("Unknown resource type {kind}"),
+        };
         return (errors::INVALID_REQUEST, Some(text));
     }
     let mode = if validate_only { Mode::ValidateOnly } else { Mode::Apply };
@@ -287,6 +301,7 @@ fn incremental(
     configs: Vec<IncrementalAlterableConfig>,
 ) -> Result<Change, LogError> {
     let mut wanted = Change::default();
+    check_names(&configs)?;
     for config in configs {
         let name = config.name;
         let value = config.value.unwrap_or_default();
@@ -317,4 +332,20 @@ fn incremental(
         }
     }
     Ok(wanted)
+}
+
+/// A setting may come once, and only taking one back needs no value.
+fn check_names(configs: &[IncrementalAlterableConfig]) -> Result<(), LogError> {
+    let mut names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(LogError::InvalidRequest("Error due to duplicate config keys".to_owned()));
+    }
+    let null = configs.iter().filter(|c| c.value.is_none() && c.config_operation != 1);
+    let null: Vec<&str> = null.map(|config| config.name.as_str()).collect();
+    if !null.is_empty() {
+        let text = format!("Null value not supported for : {}", null.join(", "));
+        return Err(LogError::InvalidRequest(text));
+    }
+    Ok(())
 }

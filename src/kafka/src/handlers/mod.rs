@@ -2,10 +2,15 @@
 
 pub(crate) mod cluster;
 mod configs;
+mod elections;
 mod fetch;
 mod groups;
+mod log_dirs;
 mod offsets;
+mod partitions;
 mod produce;
+mod quorum;
+mod reassignments;
 mod topics;
 mod transactions;
 mod txn_offsets;
@@ -80,6 +85,13 @@ pub(crate) async fn handle(
         RequestBody::CreateTopics(body) => topics::create(shared, body).await.into(),
         RequestBody::DeleteTopics(body) => topics::delete(shared, body, version).await.into(),
         RequestBody::CreatePartitions(body) => topics::add_partitions(shared, body).await.into(),
+        RequestBody::DescribeLogDirs(body) => log_dirs::describe(shared, body).into(),
+        RequestBody::ElectLeaders(body) => elections::elect(shared, body).await.into(),
+        RequestBody::AlterPartitionReassignments(body) => reassignments::alter(shared, body).into(),
+        RequestBody::ListPartitionReassignments(_) => reassignments::list().into(),
+        RequestBody::DescribeQuorum(body) => quorum::describe(shared, body).await.into(),
+        RequestBody::ListConfigResources(_) => configs::list_resources().into(),
+        RequestBody::DescribeTopicPartitions(body) => partitions::describe(shared, body).into(),
         RequestBody::DescribeConfigs(body) => configs::describe(shared, body).into(),
         RequestBody::AlterConfigs(body) => configs::alter(shared, body).await.into(),
         RequestBody::IncrementalAlterConfigs(body) => {

@@ -1,5 +1,9 @@
 //! The Kafka port over a log whose groups have one node.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod client;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;

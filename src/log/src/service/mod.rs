@@ -6,6 +6,7 @@
 //! may be dropped at any await point; what was proposed may then still happen.
 
 mod admin;
+mod check;
 mod fetch;
 mod group_store;
 mod ledger;
@@ -17,10 +18,13 @@ mod txn_offsets;
 mod txn_produce;
 mod upkeep;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::codec;
+use base::env::Space;
 use base::{GroupId, TaskGroup};
 use bytes::Bytes;
 use consensus::{GroupRef, Groups, Leadership, PeersRef, RowsReader, tags};
@@ -28,11 +32,12 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use crate::command::{self, Control, ControlReply};
 use crate::error::LogError;
+use crate::limits::MAX_BATCH_CHECKS;
 use crate::partition::Partition;
 use crate::shared::{GroupView, LogShared};
 use crate::types::{PartKey, PartitionStatus, Topic, TopicRef};
@@ -81,6 +86,8 @@ struct Inner {
     options: LogOptions,
     /// Producer ids taken from `m0` and not given out: next, end.
     producer_ids: Mutex<(i64, i64)>,
+    /// Turns for looking through large batches.
+    batch_checks: Semaphore,
 }
 
 impl LogService {
@@ -96,7 +103,8 @@ impl LogService {
     ) -> Self {
         assert_eq!(groups.data.len(), readers.len(), "one reader for each data group");
         let producer_ids = Mutex::new((0, 0));
-        let inner = Inner { shared, groups, peers, readers, options, producer_ids };
+        let batch_checks = Semaphore::new(MAX_BATCH_CHECKS);
+        let inner = Inner { shared, groups, peers, readers, options, producer_ids, batch_checks };
         let service = Self(Arc::new(inner));
         let (reconcile, retain) = (service.clone(), service.clone());
         tasks.spawn("log-reconcile", async move { reconcile.reconcile_forever().await });
@@ -156,6 +164,12 @@ impl LogService {
     pub fn replicas(&self) -> Vec<PartitionStatus> {
         let views = self.0.groups.data.iter().map(|group| self.view(group.id()));
         views.flat_map(|view| view.all()).map(|part| part.status()).collect()
+    }
+
+    /// The directory of this node's replicas, and the space of its file system.
+    pub fn directory(&self) -> (&Path, io::Result<Space>) {
+        let dir = self.0.shared.0.parts_dir.as_path();
+        (dir, self.0.shared.0.env.disk.space(dir))
     }
 
     /// The end offset of a partition's replica on this node, for waiting. Ends with an error

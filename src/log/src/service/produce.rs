@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use consensus::tags;
 
+use super::check::Checked;
 use super::{LogService, key_of};
 use crate::batch;
 use crate::command::{self, Control, ControlReply, MetaCommand, MetaReply, ProduceReply};
@@ -41,9 +42,13 @@ impl LogService {
         acks: Acks,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        self.led(&topic, partition)?;
-        self.check_batch(&topic, &batch)?;
-        self.append(&topic, partition, batch, acks, Where::Here, Claim::Plain).await
+        let (_, part, _) = self.led(&topic, partition)?;
+        let turn = part.order.lock().await;
+        let checked = self.check(&topic, batch).await?;
+        // The next one gets through once this one is proposed: both are polled by the task of
+        // their connection, in order.
+        drop(turn);
+        self.append(&topic, partition, checked, acks, Where::Here, Claim::Plain).await
     }
 
     /// As [`Self::produce`], on any node: for the console and for tools.
@@ -54,8 +59,8 @@ impl LogService {
         batch: Bytes,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        self.check_batch(&topic, &batch)?;
-        self.append(&topic, partition, batch, Acks::All, Where::Anywhere, Claim::Plain).await
+        let checked = self.check(&topic, batch).await?;
+        self.append(&topic, partition, checked, Acks::All, Where::Anywhere, Claim::Plain).await
     }
 
     /// Appends a batch that was checked.
@@ -63,11 +68,12 @@ impl LogService {
         &self,
         topic: &Topic,
         partition: i32,
-        batch: Bytes,
+        checked: Checked,
         acks: Acks,
         place: Where,
         claim: Claim,
     ) -> Result<Produced, LogError> {
+        let Checked { batch, max_timestamp_ms } = checked;
         let group = self.group_of(topic, partition)?;
         if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
             return Err(LogError::NotEnoughReplicas);
@@ -77,6 +83,8 @@ impl LogService {
         if topic.settings.timestamp_type == TimestampType::LogAppendTime {
             log_append_time_ms = self.now_ms();
             batch::stamp(command.get_mut(head..).unwrap_or_default(), log_append_time_ms);
+        } else if let Some(max_ms) = max_timestamp_ms {
+            batch::set_max_timestamp(command.get_mut(head..).unwrap_or_default(), max_ms);
         }
         drop(batch);
         let command = command.freeze();
@@ -95,24 +103,6 @@ impl LogService {
             ProduceReply::NotInTransaction => Err(LogError::InvalidTxnState),
             ProduceReply::Corrupt => Err(LogError::CorruptMessage("not a batch".to_owned())),
         }
-    }
-
-    pub(super) fn check_batch(&self, topic: &Topic, batch: &[u8]) -> Result<(), LogError> {
-        let settings = &topic.settings;
-        if batch.len() > settings.max_message_bytes {
-            let (bytes, limit) = (batch.len(), settings.max_message_bytes);
-            return Err(LogError::MessageTooLarge { bytes, limit });
-        }
-        let header = batch::validate(batch)?;
-        if settings.timestamp_type == TimestampType::CreateTime && header.max_timestamp_ms >= 0 {
-            let now = self.now_ms();
-            let late = now.saturating_add(settings.timestamp_after_max_ms);
-            let early = now.saturating_sub(settings.timestamp_before_max_ms);
-            if header.max_timestamp_ms > late || header.max_timestamp_ms < early {
-                return Err(LogError::InvalidTimestamp);
-            }
-        }
-        Ok(())
     }
 
     fn live_nodes(&self) -> usize {

@@ -73,9 +73,12 @@ impl LogService {
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
         let (_, part, _) = self.led(&topic, partition)?;
-        self.check_batch(&topic, &batch)?;
-        let header = BatchHeader::parse(&batch)?;
-        let append = |claim| self.append(&topic, partition, batch, acks, Where::Here, claim);
+        let order = part.order.lock().await;
+        let checked = self.check(&topic, batch).await?;
+        // As in `produce`: the next one comes to the gate after this one.
+        drop(order);
+        let header = BatchHeader::parse(&checked.batch)?;
+        let append = |claim| self.append(&topic, partition, checked, acks, Where::Here, claim);
         if !header.is_transactional() {
             return append(Claim::Plain).await;
         }

@@ -40,7 +40,7 @@ messages! {
     }
     /// Request of Metadata (key 3).
     struct MetadataRequest {
-        topics: Option<Vec<MetadataRequestTopic>> [0..],
+        topics: Option<Vec<MetadataRequestTopic>> [0..] null [1..],
         allow_auto_topic_creation: bool [4..] = true,
         include_cluster_authorized_operations: bool [8..=10],
         include_topic_authorized_operations: bool [8..],
@@ -48,7 +48,7 @@ messages! {
     /// The topics to fetch metadata for.
     struct MetadataRequestTopic {
         topic_id: Uuid [10..],
-        name: Option<String> [0..],
+        name: Option<String> [0..] null [10..],
     }
     /// Response of Metadata (key 3).
     struct MetadataResponse {
@@ -70,7 +70,7 @@ messages! {
     /// Each topic in the response.
     struct MetadataResponseTopic {
         error_code: i16 [0..],
-        name: Option<String> [0..],
+        name: Option<String> [0..] null [12..],
         topic_id: Uuid [10..],
         is_internal: bool [1..],
         partitions: Vec<MetadataResponsePartition> [0..],
@@ -90,6 +90,7 @@ messages! {
     struct DescribeClusterRequest {
         include_cluster_authorized_operations: bool [0..],
         endpoint_type: i8 [1..] = 1,
+        include_fenced_brokers: bool [2..],
     }
     /// Response of DescribeCluster (key 60).
     struct DescribeClusterResponse {
@@ -108,6 +109,7 @@ messages! {
         host: String [0..],
         port: i32 [0..],
         rack: Option<String> [0..],
+        is_fenced: bool [2..],
     }
     /// Request of FindCoordinator (key 10).
     struct FindCoordinatorRequest {

@@ -3,6 +3,7 @@
 //! Field names follow Kafka's. Versions that are not served are left out of the ranges' ends
 //! only: a range that begins below the served minimum is harmless.
 
+pub mod admin;
 pub mod cluster;
 pub mod configs;
 pub mod fetch;
@@ -12,6 +13,7 @@ pub mod produce;
 pub mod topics;
 pub mod transactions;
 
+pub use admin::*;
 pub use cluster::*;
 pub use configs::*;
 pub use fetch::*;

@@ -40,7 +40,7 @@ messages! {
     /// Request of OffsetFetch (key 9).
     struct OffsetFetchRequest {
         group_id: String [0..=7],
-        topics: Option<Vec<OffsetFetchRequestTopic>> [0..=7],
+        topics: Option<Vec<OffsetFetchRequestTopic>> [0..=7] null [2..],
         groups: Vec<OffsetFetchRequestGroup> [8..],
         require_stable: bool [7..],
     }

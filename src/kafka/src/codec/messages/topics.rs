@@ -71,7 +71,7 @@ messages! {
     }
     /// The results for each topic we tried to delete.
     struct DeletableTopicResult {
-        name: Option<String> [0..],
+        name: Option<String> [0..] null [6..],
         topic_id: Uuid [6..],
         error_code: i16 [0..],
         error_message: Option<String> [5..],
