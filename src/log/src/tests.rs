@@ -568,7 +568,9 @@ fn what_is_deleted_during_a_checkpoint_is_whole_in_it() {
     let mut life = Life::begin(&disk, &[]);
     life.apply(1, control(&Control::CreateReplica { key, settings }));
     for i in 0..30 {
-        life.apply(2 + i as u64, command::produce(key, &batch(&["some value"], i)).freeze());
+        let batch = batch(&["some value"], i);
+        let (command, _) = command::produce(key, transactions::Claim::Plain, &batch);
+        life.apply(2 + i as u64, command.freeze());
     }
     let (rows, work) = life.take(31);
     // Nothing is written yet, and the replica goes while the checkpoint is on its way.

@@ -67,9 +67,8 @@ impl LogService {
         }
         self.0.groups.m0.read_barrier().await?;
         held.retain(|(_, key)| self.topic_by_id(key.topic).is_none());
-        let delete = |(group, key): (&GroupRef, PartKey)| {
-            (group.clone(), Control::DeleteReplica { key })
-        };
+        let delete =
+            |(group, key): (&GroupRef, PartKey)| (group.clone(), Control::DeleteReplica { key });
         self.control_all(held.into_iter().map(delete).collect()).await.into_iter().collect()
     }
 
