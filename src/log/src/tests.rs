@@ -569,7 +569,7 @@ fn what_is_deleted_during_a_checkpoint_is_whole_in_it() {
     life.apply(1, control(&Control::CreateReplica { key, settings }));
     for i in 0..30 {
         let batch = batch(&["some value"], i);
-        let (command, _) = command::produce(key, transactions::Claim::Plain, &batch);
+        let (command, _) = command::produce(key, crate::transactions::Claim::Plain, &batch);
         life.apply(2 + i as u64, command.freeze());
     }
     let (rows, work) = life.take(31);
