@@ -26,6 +26,7 @@ const HIGHER_THERE: &[(ApiKey, i16, i16)] = &[
     // Version 6 (KIP-939) is not stable in 4.0.
     (ApiKey::InitProducerId, 5, 6),
     (ApiKey::AlterPartitionReassignments, 0, 1),
+    (ApiKey::ListTransactions, 1, 2),
     (ApiKey::ListConfigResources, 0, 1),
 ];
 
@@ -44,6 +45,7 @@ const NOT_SERVED: &[(ApiKey, &[&str])] = &[
         ],
     ),
     (ApiKey::AlterPartitionReassignments, &["allow_replication_factor_change"]),
+    (ApiKey::ListTransactions, &["transactional_id_pattern"]),
 ];
 
 fn theirs(api: &Api) -> TheirKey {
