@@ -15,17 +15,51 @@ pub(crate) struct Entry {
 }
 
 /// Entries for the bytes from `from` to the segment's end. What lies before `from` was found on
-/// disk and not scanned yet.
+/// disk and is scanned as it is read, from the beginning on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     from: u64,
+    entries: Vec<Entry>,
+    front: Front,
+}
+
+/// What is known of the bytes before [`Index::from`].
+#[derive(Clone, Debug, Default)]
+struct Front {
+    /// Bytes scanned so far; a frame begins there.
+    scanned: u64,
+    /// The offset after the last frame scanned.
+    next_offset: u64,
+    /// Newest timestamp scanned.
+    max_ms: Option<i64>,
     entries: Vec<Entry>,
 }
 
 impl Index {
     /// The index of a segment of which `len` bytes stand on disk unscanned.
     pub(crate) fn unscanned(len: u64) -> Self {
-        Self { from: len, entries: Vec::new() }
+        Self { from: len, ..Self::default() }
+    }
+
+    /// Whether a part of the segment was not scanned yet.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.from > 0
+    }
+
+    /// Takes a frame found at `pos`, which counts where it follows what was scanned before.
+    pub(crate) fn extend(&mut self, pos: u64, info: &FrameInfo) {
+        let front = &mut self.front;
+        if self.from == 0 || pos != front.scanned {
+            return;
+        }
+        note(&mut front.entries, info.base_offset, pos, front.max_ms.unwrap_or(i64::MIN));
+        front.scanned += info.len;
+        front.next_offset = info.next_offset;
+        front.max_ms = front.max_ms.max(Some(info.max_timestamp_ms));
+        if front.scanned >= self.from {
+            let scanned = std::mem::take(&mut self.front.entries);
+            self.complete(scanned);
+        }
     }
 
     /// How many bytes at the beginning need a scan.
@@ -35,30 +69,41 @@ impl Index {
 
     /// Notes a frame at `pos`; most frames need no entry.
     pub(crate) fn note(&mut self, offset: u64, pos: u64, max_before_ms: i64) {
-        let due = self.entries.last().is_none_or(|last| pos >= last.pos + INDEX_STEP_BYTES);
-        if due {
-            self.entries.push(Entry { offset, pos, max_before_ms });
-        }
+        note(&mut self.entries, offset, pos, max_before_ms);
     }
 
     /// Takes the result of a scan of the first [`Self::missing`] bytes.
     pub(crate) fn complete(&mut self, scanned: Vec<Entry>) {
         if self.from > 0 {
-            self.from = 0;
+            (self.from, self.front) = (0, Front::default());
             self.entries.splice(0..0, scanned);
         }
     }
 
     /// Where to start reading for `offset`: at or before its frame.
     pub(crate) fn position_of(&self, offset: u64) -> u64 {
-        let after = self.entries.partition_point(|e| e.offset <= offset);
-        after.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(0, |e| e.pos)
+        let before = |entries: &[Entry]| {
+            let after = entries.partition_point(|e| e.offset <= offset);
+            after.checked_sub(1).and_then(|i| entries.get(i)).map(|e| e.pos)
+        };
+        let beyond_front = offset >= self.front.next_offset;
+        let in_front = || if beyond_front { None } else { before(&self.front.entries) };
+        before(&self.entries).or_else(in_front).unwrap_or(match beyond_front {
+            true => self.front.scanned,
+            false => 0,
+        })
     }
 
     /// An offset at or before the first frame whose newest timestamp is at least `ts`.
     pub(crate) fn offset_before_time(&self, ts: i64) -> Option<u64> {
         let after = self.entries.partition_point(|e| e.max_before_ms < ts);
         after.checked_sub(1).and_then(|i| self.entries.get(i)).map(|e| e.offset)
+    }
+}
+
+fn note(entries: &mut Vec<Entry>, offset: u64, pos: u64, max_before_ms: i64) {
+    if entries.last().is_none_or(|last| pos >= last.pos + INDEX_STEP_BYTES) {
+        entries.push(Entry { offset, pos, max_before_ms });
     }
 }
 
@@ -124,5 +169,30 @@ mod tests {
         assert_eq!(index.offset_before_time(-5), Some(0));
         assert_eq!(index.offset_before_time(71), Some(8));
         assert_eq!(index.offset_before_time(69), Some(4));
+    }
+
+    #[test]
+    fn a_segment_found_on_disk_is_indexed_as_it_is_read() {
+        let frame = |n: u64| FrameInfo {
+            len: 2048,
+            base_offset: 100 + n,
+            next_offset: 101 + n,
+            max_timestamp_ms: n.cast_signed(),
+        };
+        let mut index = Index::unscanned(20 * 2048);
+        index.note(120, 20 * 2048, 19);
+        assert_eq!((index.position_of(100), index.position_of(119)), (0, 0));
+        assert_eq!(index.position_of(120), 20 * 2048);
+        index.extend(4096, &frame(2));
+        assert_eq!(index.position_of(103), 0, "what does not follow does not count");
+        (0..10).for_each(|n| index.extend(n * 2048, &frame(n)));
+        index.extend(0, &frame(0));
+        assert_eq!(index.position_of(105), 4 * 2048);
+        assert_eq!(index.position_of(115), 10 * 2048, "the scan goes on where it ended");
+        assert!(index.is_partial());
+        (10..20).for_each(|n| index.extend(n * 2048, &frame(n)));
+        assert!(!index.is_partial());
+        assert_eq!(index.position_of(115), 14 * 2048);
+        assert_eq!(index.offset_before_time(16), Some(116));
     }
 }

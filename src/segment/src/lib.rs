@@ -8,7 +8,7 @@
 //!
 //! Finding a frame: every segment has a sparse index in memory, one entry for each
 //! [`limits::INDEX_STEP_BYTES`] of data. Appends extend it; for segments that were found on disk
-//! it is rebuilt by a scan when they are first read. It is advisory and never stored.
+//! it is rebuilt as they are read, from their beginning on. It is advisory and never stored.
 //!
 //! Writing: an append only puts the frame into memory, where readers find it at once. One
 //! thread per node ([`SegmentWriter`]) writes chunks of a mebibyte and more, bypassing the page

@@ -285,6 +285,8 @@ struct Plan {
     start: u64,
     end: u64,
     segment: u64,
+    /// The segment's index does not know all of it.
+    partial: bool,
 }
 
 impl Inner {
@@ -308,15 +310,31 @@ impl Inner {
         };
         let Some(segment) = state.find(base) else { return Ok(None) };
         let start = segment.index.position_of(offset);
-        Ok(Some(Plan { file, start, end: state.whole_until(segment), segment: base }))
+        let (end, partial) = (state.whole_until(segment), segment.index.is_partial());
+        Ok(Some(Plan { file, start, end, segment: base, partial }))
     }
 
     /// Reads frames from the file; the state is not locked.
-    fn read_file(&self, mut plan: Plan, offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
-        if self.complete_index(plan.segment)? {
-            let state = self.state.lock();
-            plan.start = state.find(plan.segment).map_or(0, |s| s.index.position_of(offset));
+    fn read_file(&self, plan: Plan, offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
+        let mut seen = Vec::new();
+        let frames = self.read_frames(&plan, offset, max_bytes, &mut seen)?;
+        if plan.partial {
+            let mut state = self.state.lock();
+            if let Some(segment) = state.find_mut(plan.segment) {
+                seen.iter().for_each(|(pos, info)| segment.index.extend(*pos, info));
+            }
         }
+        Ok(frames)
+    }
+
+    /// Notes every frame it passes in `seen`, when the segment's index is partial.
+    fn read_frames(
+        &self,
+        plan: &Plan,
+        offset: u64,
+        max_bytes: usize,
+        seen: &mut Vec<(u64, crate::FrameInfo)>,
+    ) -> io::Result<Vec<Bytes>> {
         let mut pos = plan.start;
         let mut room =
             max_bytes.saturating_add(usize::try_from(limits::INDEX_STEP_BYTES).unwrap_or(0));
@@ -345,6 +363,9 @@ impl Inner {
                     break;
                 }
                 let frame = bytes.split_to(len);
+                if plan.partial {
+                    seen.push((pos, info));
+                }
                 pos += info.len;
                 if wanted {
                     total += len;
