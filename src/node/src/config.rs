@@ -151,7 +151,8 @@ pub struct RaftConfig {
     pub data_groups: u16,
     /// Pause between heartbeats in milliseconds.
     pub heartbeat_ms: u64,
-    /// Shortest silence before an election, in milliseconds.
+    /// Shortest silence before an election, in milliseconds. It counts from the end of the
+    /// lease that the last leader had, which lasts as long as the longest.
     pub election_min_ms: u64,
     /// Longest silence before an election, in milliseconds.
     pub election_max_ms: u64,

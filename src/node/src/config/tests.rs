@@ -163,7 +163,7 @@ fn words_of_the_command_line_and_environment_are_checked() {
         ),
         (
             &[],
-            &["raft.election_max_ms=700"],
+            &["raft.election_max_ms=400"],
             "--set raft.election_max_ms: raft.election_max_ms must be above raft.election_min_ms",
         ),
         (
