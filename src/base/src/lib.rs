@@ -9,6 +9,7 @@ pub mod crc;
 pub mod env;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod sys;
 pub mod task;
 

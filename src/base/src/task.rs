@@ -93,9 +93,10 @@ impl TaskGroup {
 }
 
 /// Starts a named operating-system thread for blocking work (disk, SSH).
-pub fn thread<F>(name: &str, body: F) -> std::thread::JoinHandle<()>
+pub fn thread<F, T>(name: &str, body: F) -> std::thread::JoinHandle<T>
 where
-    F: FnOnce() + Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
 {
     std::thread::Builder::new()
         .name(name.chars().take(15).collect())

@@ -213,6 +213,14 @@ pub enum BenchKind {
     Index,
     /// Files of 2 KB from a directory until they can be searched.
     Pipeline,
+    /// CPU of nodes that nobody uses, and under consumers with nothing to read.
+    Idle,
+    /// Time from the start of all nodes until they serve, with much data.
+    Restart,
+    /// Time from the end of a leader until the next acknowledgement.
+    Failover,
+    /// Kafka Fetch of data that no cache holds, from its start to its end.
+    ColdRead,
 }
 
 /// Options of `bench`.
@@ -265,4 +273,17 @@ pub struct BenchArgs {
     /// Files of the pipeline measurement.
     #[arg(long, default_value_t = 4000)]
     pub files: usize,
+    /// Partitions of the topic; 6, for the idle measurement 1000.
+    #[arg(long)]
+    pub partitions: Option<i32>,
+    /// Megabytes per second of all connections together, on a schedule that does not wait for
+    /// answers; as fast as answers come when not given (produce only).
+    #[arg(long, value_name = "MB/S")]
+    pub rate: Option<f64>,
+    /// Gigabytes written before the restart and cold-read measurements.
+    #[arg(long, default_value_t = 2.0)]
+    pub gb: f64,
+    /// How often the failover measurement kills a leader.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
 }

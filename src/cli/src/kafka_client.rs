@@ -5,6 +5,7 @@
 //! length checked against what is there.
 
 pub mod batch;
+mod poller;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use crate::kafka_client::wire::{Reader, Writer};
+
+pub use poller::{Poll, Poller};
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
@@ -112,8 +115,21 @@ impl Connection {
         Ok(bytes.split_off(4))
     }
 
+    /// Leaders of a topic's partitions; those without one are left out.
+    pub fn leaders(&mut self, name: &str) -> anyhow::Result<BTreeMap<i32, String>> {
+        Ok(self.describe(name)?.into_iter().filter_map(|(p, a)| Some((p, a?))).collect())
+    }
+
     /// Leaders of a topic's partitions; fails while one has none.
     pub fn topic(&mut self, name: &str) -> anyhow::Result<Topic> {
+        let found = self.describe(name)?.into_iter();
+        let missing = || anyhow!("{name} has a partition without leader");
+        let leaders: anyhow::Result<_> =
+            found.map(|(p, address)| Ok((p, address.ok_or_else(missing)?))).collect();
+        Ok(Topic { leaders: leaders? })
+    }
+
+    fn describe(&mut self, name: &str) -> anyhow::Result<Described> {
         let mut body = Writer::default();
         body.i32(1).string(name).i8(0);
         self.send(METADATA, 4, body)?;
@@ -238,7 +254,10 @@ impl Connection {
     }
 }
 
-fn parse_topic(answer: &mut Reader<'_>, name: &str) -> anyhow::Result<Topic> {
+/// Partition to the address of its leader, where it has one.
+type Described = BTreeMap<i32, Option<String>>;
+
+fn parse_topic(answer: &mut Reader<'_>, name: &str) -> anyhow::Result<Described> {
     answer.i32()?;
     let mut brokers = BTreeMap::new();
     for _ in 0..answer.count(MAX_ELEMENTS)? {
@@ -248,7 +267,7 @@ fn parse_topic(answer: &mut Reader<'_>, name: &str) -> anyhow::Result<Topic> {
     }
     answer.nullable_string()?;
     answer.i32()?;
-    let mut topic = Topic::default();
+    let mut leaders = BTreeMap::new();
     for _ in 0..answer.count(MAX_ELEMENTS)? {
         let (error, found) = (answer.i16()?, answer.string()?);
         answer.i8()?;
@@ -262,15 +281,13 @@ fn parse_topic(answer: &mut Reader<'_>, name: &str) -> anyhow::Result<Topic> {
                     answer.i32()?;
                 }
             }
-            let address = brokers.get(&leader).cloned();
-            let address = address.ok_or_else(|| anyhow!("{name}-{partition} has no leader"))?;
-            topic.leaders.insert(partition, address);
+            leaders.insert(partition, brokers.get(&leader).cloned());
         }
     }
-    if topic.leaders.is_empty() {
+    if leaders.is_empty() {
         bail!("topic {name} has no partitions");
     }
-    Ok(topic)
+    Ok(leaders)
 }
 
 #[cfg(test)]
@@ -287,9 +304,9 @@ mod tests {
 
     #[test]
     fn metadata_names_the_leader() {
-        let topic = parse_topic(&mut Reader::new(&metadata(2)), "t").unwrap();
-        assert_eq!(topic.leaders, BTreeMap::from([(0, "h:9".to_owned())]));
-        assert!(parse_topic(&mut Reader::new(&metadata(-1)), "t").is_err());
+        let named = |leader| parse_topic(&mut Reader::new(&metadata(leader)), "t").unwrap();
+        assert_eq!(named(2), BTreeMap::from([(0, Some("h:9".to_owned()))]));
+        assert_eq!(named(-1), BTreeMap::from([(0, None)]));
     }
 
     #[test]

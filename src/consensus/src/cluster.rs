@@ -309,6 +309,11 @@ impl Cluster {
         self.wal.stats()
     }
 
+    /// The latest slow flushes of the write-ahead log, oldest first.
+    pub fn slow_flushes(&self) -> Vec<wal::SlowFlush> {
+        self.wal.slow_flushes()
+    }
+
     /// Bytes of log files in use.
     pub fn wal_bytes(&self) -> u64 {
         self.wal.live_bytes()

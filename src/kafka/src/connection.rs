@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::limits::{KIB, MIB};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::codec::{self, CodecError, RequestBody};
@@ -37,9 +38,6 @@ use crate::outgoing::Held;
 
 /// Memory is taken from the budget in steps of this many bytes.
 const STEP: usize = 256 * KIB;
-
-/// Responses up to this size are written with one call.
-const COALESCE: usize = 64 * KIB;
 
 /// A whole request and the memory it holds.
 struct Frame {
@@ -259,6 +257,8 @@ fn begin(
     peer: SocketAddr,
 ) -> Result<(Work<'static>, bool), End> {
     let Frame { mut bytes, permit } = frame;
+    let began = Instant::now();
+    shared.metrics.received(bytes.len() + 4);
     let request = match codec::decode_request(&mut bytes) {
         Ok(request) => request,
         Err(CodecError::UnsupportedVersion { api_key: 18, correlation_id, .. }) => {
@@ -275,11 +275,14 @@ fn begin(
     let work = async move {
         let (version, correlation_id) = (request.version, request.correlation_id);
         let mut held = None;
+        let key = request.body.key();
         let body = handlers::handle(&shared, request, peer, &mut held).await;
+        shared.metrics.answered(key, began.elapsed(), body.as_ref());
         let answer = match body {
             Some(_) if silent => Err(End::Unacknowledged),
             Some(body) => {
                 let chunks = codec::encode_response(correlation_id, version, &body)?;
+                shared.metrics.sent(chunks.iter().map(Bytes::len).sum());
                 Ok(Some(Reply { chunks, held }))
             }
             None => Ok(None),
@@ -291,12 +294,48 @@ fn begin(
 }
 
 async fn write(writer: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) -> Result<(), End> {
-    let total: usize = chunks.iter().map(Bytes::len).sum();
-    let chunks = if total <= COALESCE { vec![Bytes::from(chunks.concat())] } else { chunks };
-    for chunk in chunks {
-        timeout(WRITE_TIMEOUT, writer.write_all(&chunk)).await.map_err(|_| End::NotTaken)??;
+    let mut chunks = Chunks(chunks.into());
+    while chunks.has_remaining() {
+        let wrote = timeout(WRITE_TIMEOUT, writer.write_buf(&mut chunks)).await;
+        if wrote.map_err(|_| End::NotTaken)?? == 0 {
+            return Err(End::Closed);
+        }
     }
     Ok(())
+}
+
+/// What is left of a response. Many chunks go with one call to the system.
+struct Chunks(VecDeque<Bytes>);
+
+impl Buf for Chunks {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn has_remaining(&self) -> bool {
+        self.0.iter().any(|chunk| !chunk.is_empty())
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.iter().find(|chunk| !chunk.is_empty()).map_or(&[], |chunk| chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let full = self.0.iter().filter(|chunk| !chunk.is_empty());
+        let pairs = slices.iter_mut().zip(full);
+        pairs.map(|(slice, chunk)| *slice = IoSlice::new(chunk)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.0.front_mut() {
+            if front.len() > count {
+                return front.advance(count);
+            }
+            count -= front.len();
+            self.0.pop_front();
+        }
+        assert_eq!(count, 0, "no more can be taken than there is");
+    }
 }
 
 #[cfg(test)]
@@ -343,6 +382,17 @@ mod tests {
         let held = large.try_acquire_many(all).unwrap();
         assert!(memory.budget_of(KIB).available_permits() >= 20 * MIB);
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn chunks_are_written_whole_whatever_the_client_takes_at_once() {
+        let chunks: Vec<Bytes> = (0..100_u8).map(|n| vec![n; usize::from(n) * 7].into()).collect();
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let expected = chunks.concat();
+        let writing = async { write(&mut server, chunks).await.map(|()| drop(server)) };
+        let mut got = Vec::new();
+        let (wrote, read) = tokio::join!(writing, client.read_to_end(&mut got));
+        assert!(wrote.is_ok() && read.is_ok() && got == expected);
     }
 
     #[tokio::test]

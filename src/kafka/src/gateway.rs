@@ -10,15 +10,17 @@ use consensus::{Groups, Leadership, PeersRef};
 use log::LogService;
 use log::groups::GroupService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use crate::connection;
 use crate::limits::{
-    ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_OUTGOING_BYTES, MAX_REQUEST_BYTES,
-    MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES, SMALL_REQUEST_SHARE,
+    ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_FETCH_SESSIONS, MAX_OUTGOING_BYTES,
+    MAX_REQUEST_BYTES, MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES, SMALL_REQUEST_SHARE,
 };
+use crate::metrics::{KafkaMetrics, Traffic};
 use crate::outgoing::Outgoing;
+use crate::sessions::Sessions;
 
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
@@ -39,6 +41,10 @@ pub struct KafkaConfig {
     pub max_buffered_bytes: usize,
     /// Connections served at once.
     pub max_connections: usize,
+    /// Fetch sessions kept (`max.incremental.fetch.session.cache.slots`); 0 for none.
+    pub fetch_sessions: usize,
+    /// What the port counts.
+    pub metrics: Arc<KafkaMetrics>,
 }
 
 impl KafkaConfig {
@@ -53,6 +59,8 @@ impl KafkaConfig {
             max_request_bytes: MAX_REQUEST_BYTES,
             max_buffered_bytes: MAX_BUFFERED_BYTES,
             max_connections: MAX_CONNECTIONS,
+            fetch_sessions: MAX_FETCH_SESSIONS,
+            metrics: Arc::default(),
         }
     }
 }
@@ -80,6 +88,10 @@ pub(crate) struct Shared {
     /// Looks for an offset by time that may begin.
     pub(crate) time_searches: Semaphore,
     env: Env,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) metrics: Arc<KafkaMetrics>,
+    /// Counts what makes a fetch look at all its partitions again.
+    pub(crate) log_changes: watch::Receiver<u64>,
 }
 
 /// Bytes of requests that may still be taken in.
@@ -117,6 +129,13 @@ impl Shared {
         named.collect()
     }
 
+    /// Counts traffic, of topics that exist: names of others would be without bound.
+    pub(crate) fn traffic(&self, topic: &str, traffic: Traffic) {
+        if self.backend.log.topic(topic).is_some() {
+            self.metrics.traffic(topic, traffic);
+        }
+    }
+
     /// The leader of a group, if there is one that answers.
     pub(crate) fn live_leader(&self, leadership: Leadership) -> Option<NodeId> {
         leadership.leader.filter(|node| self.backend.peers.is_alive(*node))
@@ -125,6 +144,22 @@ impl Shared {
     /// The node that leads `m0`, Kafka's controller; −1 when there is none.
     pub(crate) fn controller(&self) -> i32 {
         self.live_leader(self.backend.groups.m0.leadership()).map_or(-1, |n| i32::from(n.0))
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Arc<KafkaMetrics>);
+
+impl Open {
+    fn new(metrics: Arc<KafkaMetrics>) -> Self {
+        metrics.connected();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.disconnected();
     }
 }
 
@@ -156,7 +191,21 @@ impl KafkaGateway {
         let outgoing = Outgoing::new(MAX_OUTGOING_BYTES);
         let time_searches = Semaphore::new(MAX_TIME_SEARCHES);
         let places = Arc::new(Semaphore::new(config.max_connections));
-        let shared = Arc::new(Shared { config, backend, memory, outgoing, time_searches, env });
+        let sessions = Arc::new(Sessions::new(config.fetch_sessions, env.clone()));
+        let metrics = config.metrics.clone();
+        let (log, groups) = (backend.log.clone(), backend.consumer_groups.clone());
+        metrics.read_from(log, groups, sessions.clone());
+        let shared = Arc::new(Shared {
+            sessions,
+            metrics,
+            log_changes: backend.log.watch_changes(),
+            config,
+            backend,
+            memory,
+            outgoing,
+            time_searches,
+            env,
+        });
         tasks.spawn("kafka-accept", accept(listener, shared, places, tasks.clone()));
         info!(%address, "kafka port open");
         Ok(address)
@@ -179,13 +228,15 @@ async fn accept(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
+            shared.metrics.refused();
             warn!(%peer, "kafka connection refused: too many connections");
             continue;
         };
         let shared = shared.clone();
         tasks.spawn("kafka-connection", async move {
+            let open = Open::new(shared.metrics.clone());
             connection::serve(shared, stream, peer).await;
-            drop(place);
+            drop((open, place));
         });
     }
 }

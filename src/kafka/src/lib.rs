@@ -7,6 +7,9 @@ pub mod errors;
 mod gateway;
 mod handlers;
 pub mod limits;
+mod metrics;
 mod outgoing;
+mod sessions;
 
 pub use gateway::{Backend, KafkaConfig, KafkaGateway};
+pub use metrics::KafkaMetrics;

@@ -75,3 +75,26 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Transactional ids in one answer to ListTransactions.
 pub const MAX_LISTED_TRANSACTIONS: usize = 100_000;
+
+/// Topics that have metrics of their own; those beyond share the label `other`.
+pub const MAX_METRIC_TOPICS: usize = 1000;
+
+/// Partitions, and partitions of groups, that have metrics of their own; those beyond share the
+/// label `other`.
+pub const MAX_METRIC_PARTITIONS: usize = 5000;
+
+/// Consumer groups that have metrics of their own; those beyond share the label `other`.
+pub const MAX_METRIC_GROUPS: usize = 1000;
+
+/// Fetch sessions of a node (`max.incremental.fetch.session.cache.slots`).
+pub const MAX_FETCH_SESSIONS: usize = 1000;
+
+/// A fetch session unused for so long gives way to a new one, and one younger than that to none,
+/// as in Kafka.
+pub const FETCH_SESSION_EVICTION: Duration = Duration::from_secs(120);
+
+/// What all fetch sessions of a node may take in memory; beyond it none is made or grows.
+pub const MAX_FETCH_SESSION_BYTES: usize = 64 * MIB;
+
+/// What one partition of a fetch session takes in memory, beside the name of its topic.
+pub(crate) const FETCH_PLACE_BYTES: usize = 320;

@@ -13,7 +13,6 @@ use log::batch::build;
 use log::records::RecordRef;
 use solo::client::{Client, DEADLINE};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 fn produce(values: &[&str], acks: i16) -> ProduceRequest {
     let records: Vec<_> = values.iter().map(|v| RecordRef::value(v.as_bytes(), 1000)).collect();
@@ -82,9 +81,7 @@ async fn pipelined_requests_are_answered_in_order() {
 async fn a_fetch_waits_for_records() {
     let tasks = TaskGroup::new();
     let address = solo::start("127.0.0.1:0".parse().unwrap(), &tasks).await;
-    let connect =
-        || async { Client { stream: TcpStream::connect(address).await.unwrap(), next: 0 } };
-    let (mut reader, mut writer) = (connect().await, connect().await);
+    let (mut reader, mut writer) = (Client::connect(address).await, Client::connect(address).await);
     writer.topic("t").await;
     let key = reader.send(12, fetch(0, 15_000)).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -171,11 +168,11 @@ async fn garbage_closes_the_connection_and_nothing_else() {
         &[0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff],
     ];
     for bytes in cases {
-        let mut client = Client { stream: TcpStream::connect(address).await.unwrap(), next: 0 };
+        let mut client = Client::connect(address).await;
         client.stream.write_all(bytes).await.unwrap();
         client.closed().await;
     }
-    let mut client = Client { stream: TcpStream::connect(address).await.unwrap(), next: 0 };
+    let mut client = Client::connect(address).await;
     client.topic("t").await;
     tasks.shutdown(DEADLINE).await;
 }

@@ -65,6 +65,13 @@ pub(crate) mod keys {
         [vec![b'O'], sized(group.as_bytes())].concat()
     }
 
+    /// The group's name and the partition of a committed offset's key.
+    pub(crate) fn group_and_part(key: &[u8]) -> Option<(&[u8], PartKey)> {
+        let (len, rest) = key.get(1..)?.split_first_chunk::<2>()?;
+        let (group, part) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        Some((group, part_of(part)?))
+    }
+
     pub(crate) fn offset(group: &str, key: &PartKey) -> Vec<u8> {
         let part = part(b'O', key);
         [offsets(group), part.get(1..).unwrap_or_default().to_vec()].concat()
@@ -244,6 +251,7 @@ impl DataMachine {
     ) -> Result<ControlReply, Fatal> {
         let part = self.view.parts.write().remove(key);
         let Some(part) = part else { return Ok(ControlReply::Done) };
+        part.waiters.alarm();
         for kind in [b'R', b'P', b'L', b'T', b'A'] {
             for (row, _) in rows.scan(&keys::part(kind, key))? {
                 rows.delete(&row);
@@ -439,7 +447,8 @@ impl StateMachine for DataMachine {
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
         self.release()?;
-        self.view.parts.write().clear();
+        let old = std::mem::take(&mut *self.view.parts.write());
+        old.values().for_each(|part| part.waiters.alarm());
         self.removed.clear();
         self.removed_before.clear();
         self.unsynced.clear();

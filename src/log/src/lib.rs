@@ -38,6 +38,7 @@ mod shared;
 mod topics;
 pub mod transactions;
 mod types;
+mod waiters;
 pub mod walk;
 
 pub use error::LogError;
@@ -49,6 +50,7 @@ pub use types::{
     OffsetToCommit, OnceFile, OnceOutcome, PartKey, PartitionStatus, Produced, Topic, TopicRef,
     TopicSpec,
 };
+pub use waiters::{Bell, Watch};
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use crate::service::Gates;
 use crate::transactions::marker::{self, Marker};
 use crate::transactions::{AbortedTxn, Claim, PartTxns};
 use crate::types::{PartKey, PartitionStatus};
+use crate::waiters::Waiters;
 
 /// A replica. Readers share it with the machine that applies.
 pub(crate) struct Partition {
@@ -29,12 +30,14 @@ pub(crate) struct Partition {
     pub(crate) dir: String,
     pub(crate) stream: Stream,
     pub(crate) state: Mutex<PartState>,
-    /// The end offset, for those who wait for data.
+    /// The end offset, for those who wait for it.
     pub(crate) end: watch::Sender<i64>,
     /// Where batches wait whose transaction is about to begin here.
     pub(crate) gates: Gates,
     /// Held while a batch is checked, so that batches are proposed in the order they came.
     pub(crate) order: tokio::sync::Mutex<()>,
+    /// Readers that wait for bytes.
+    pub(crate) waiters: Waiters,
 }
 
 /// What apply keeps in memory and a checkpoint writes into rows.
@@ -177,8 +180,8 @@ impl Partition {
     ) -> Self {
         let end = watch::Sender::new(state.end);
         let (state, gates) = (Mutex::new(state), Gates::default());
-        let order = tokio::sync::Mutex::default();
-        Self { key, group, dir, stream, state, end, gates, order }
+        let (order, waiters) = (tokio::sync::Mutex::default(), Waiters::default());
+        Self { key, group, dir, stream, state, end, gates, order, waiters }
     }
 
     /// Applies one batch: judges its producer and transaction, appends.
@@ -214,7 +217,7 @@ impl Partition {
             state.make_room(header.producer_id);
         }
         state.producers.note(&header, base_offset, at.time_ms);
-        self.show_end(state);
+        self.show_end(state, batch.len());
         Ok(ProduceReply::Done { base_offset, log_start })
     }
 
@@ -232,7 +235,8 @@ impl Partition {
         state.txns.end(marker, offset);
         state.make_room(marker.producer_id);
         state.producers.note_epoch(marker.producer_id, marker.epoch, at.time_ms);
-        self.show_end(state);
+        // Readers of committed records may now read all that waited for this end.
+        self.show_end(state, usize::MAX);
         Ok(())
     }
 
@@ -270,11 +274,13 @@ impl Partition {
         Ok(Some(base_offset))
     }
 
-    /// Lets go of the state and wakes those who wait for its end.
-    fn show_end(&self, state: MutexGuard<'_, PartState>) {
+    /// Lets go of the state and wakes those who wait for its end, or for the `bytes` that can be
+    /// read now.
+    fn show_end(&self, state: MutexGuard<'_, PartState>, bytes: usize) {
         let end = state.end;
         drop(state);
         self.end.send_replace(end);
+        self.waiters.tell(bytes);
     }
 
     /// The transaction that the producer of a batch has open here.
@@ -328,6 +334,7 @@ impl Partition {
             return Err((state.log_start, state.end));
         }
         if start > state.log_start {
+            self.waiters.tell(0);
             state.log_start = start;
             state.txns.trim(start);
             state.dirty = true;

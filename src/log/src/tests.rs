@@ -422,14 +422,33 @@ async fn a_fetch_can_wait_for_data() {
     let c = cluster();
     c.topic(&[]).await;
     let service = c.service.clone();
-    let waiting =
-        async { service.wait_for_data(&[(T, 0, 0), (T, 1, 0)], Duration::from_secs(20)).await };
-    let writing = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        c.put(1, batch(&["x"], 1)).await.unwrap();
-    };
+    let bell = Bell::new();
+    let watch = |slot| service.watch(&bell, slot, 1 << 20, (T, slot.cast_signed()), 0).unwrap();
+    let watches = [watch(0), watch(1)];
+    let waiting = bell.wait(1);
+    let writing = async { c.put(1, batch(&["x"], 1)).await.unwrap() };
     let both = async { tokio::join!(waiting, writing) };
     tokio::time::timeout(Duration::from_secs(10), both).await.expect("woken by the record");
+    assert_eq!(bell.take_marked(), [1], "the other partition is not looked at");
+    drop(watches);
+    c.put(1, batch(&["x"], 1)).await.unwrap();
+    assert!(bell.take_marked().is_empty());
+    let late = service.watch(&bell, 1, 1 << 20, (T, 1), 0).unwrap();
+    bell.wait(1).await;
+    drop(late);
+}
+
+#[tokio::test]
+async fn a_deleted_partition_wakes_its_readers() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let bell = Bell::new();
+    let watch = c.service.watch(&bell, 0, 1, (T, 0), 0).unwrap();
+    let mut changes = c.service.watch_changes();
+    c.service.delete_topic(T).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), bell.wait(1000)).await.expect("woken");
+    tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap().unwrap();
+    drop(watch);
 }
 
 #[tokio::test]

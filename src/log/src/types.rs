@@ -95,7 +95,7 @@ pub struct FetchSpec<'a> {
     pub partition: i32,
     /// First offset wanted.
     pub offset: i64,
-    /// Bytes wanted; at least one batch is returned when there is one.
+    /// Bytes wanted; at least one batch is returned when there is one. 0 asks for no records.
     pub max_bytes: usize,
     /// The leader epoch that the client knows; −1 when it knows none.
     pub current_leader_epoch: i32,

@@ -9,6 +9,7 @@ use base::{Env, NodeId};
 use consensus::net::Link;
 use consensus::{Cluster, Lane, Message, PeerHandler, tags};
 use console::{Admin, AdminError, Answer, Kind, Verb};
+use kafka::KafkaMetrics;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -45,6 +46,7 @@ pub(crate) struct NodeAdmin {
     pub(crate) registry: Registry,
     pub(crate) services: Arc<Services>,
     pub(crate) gateways: Arc<Gateways>,
+    pub(crate) kafka: Arc<KafkaMetrics>,
 }
 
 impl NodeAdmin {
@@ -62,6 +64,9 @@ impl NodeAdmin {
                 "below_reserve": self.cluster.disk_low(),
             })),
             "wal_bytes": self.cluster.wal_bytes(),
+            "slow_flushes": self.cluster.slow_flushes().iter()
+                .map(|flush| json!({"ended_ms": flush.ended_ms, "took_us": flush.took_us}))
+                .collect::<Value>(),
             "groups": groups,
         })
     }

@@ -15,7 +15,7 @@ use elastic::ElasticGateway;
 use flow::FlowService;
 use hdfs::{HdfsConfig, HdfsGateway};
 use index::IndexService;
-use kafka::{Backend, KafkaConfig, KafkaGateway};
+use kafka::{Backend, KafkaConfig, KafkaGateway, KafkaMetrics};
 use log::groups::{GroupConfig, GroupService};
 use log::{LogOptions, LogService};
 use tokio::net::TcpListener;
@@ -195,6 +195,7 @@ impl Node {
         let keep = shared.registry.clone().keep(m0, config.node_id, advertised(&config));
         front.spawn("registry", keep);
         let gateways = Arc::new(Gateways::default());
+        let kafka_metrics: Arc<KafkaMetrics> = Arc::default();
         let admin = Arc::new(NodeAdmin {
             env: env.clone(),
             config: config.clone(),
@@ -202,6 +203,7 @@ impl Node {
             registry: shared.registry.clone(),
             services: services.clone(),
             gateways: gateways.clone(),
+            kafka: kafka_metrics.clone(),
         });
         cluster.peers().register(tags::CLUSTER, admin.clone());
         console::serve(console, admin, &front);
@@ -212,6 +214,7 @@ impl Node {
             shared: shared.clone(),
             services,
             gateways,
+            kafka_metrics,
             tasks: front.clone(),
         };
         let ports = Ports { kafka, webhdfs, datanode_http, elastic };
@@ -289,6 +292,7 @@ struct Opening {
     shared: Arc<Shared>,
     services: Arc<Services>,
     gateways: Arc<Gateways>,
+    kafka_metrics: Arc<KafkaMetrics>,
     tasks: TaskGroup,
 }
 
@@ -319,6 +323,7 @@ impl Opening {
             cluster_id: self.cluster.cluster_id().unwrap_or_default(),
             auto_create_topics: self.config.log.auto_create_topics,
             default_partitions: i32::try_from(self.config.log.default_partitions)?,
+            metrics: self.kafka_metrics.clone(),
             ..KafkaConfig::new(self.config.listen.kafka, advertised)
         };
         let backend = Backend {

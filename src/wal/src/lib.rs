@@ -175,6 +175,15 @@ pub enum WalError {
     Options(&'static str),
 }
 
+/// A flush that took longer than [`limits::SLOW_FLUSH_US`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowFlush {
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub ended_ms: i64,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+}
+
 /// Figures for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalStats {

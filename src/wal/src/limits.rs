@@ -35,5 +35,8 @@ pub(crate) const ZERO_STEP_BYTES: usize = MIB;
 /// A flush that takes longer is counted as slow, in microseconds.
 pub const SLOW_FLUSH_US: u64 = 15_000;
 
+/// So many of the latest slow flushes are remembered with their time.
+pub const SLOW_FLUSHES_KEPT: usize = 1024;
+
 /// The write buffer starts with this size and shrinks back to it after exceptional flushes.
 pub(crate) const BUFFER_BYTES: usize = 256 * KIB;

@@ -12,9 +12,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::format::{Record, Salt, What};
 use crate::index::{GroupLog, Slot};
-use crate::limits::{MAX_FLUSH_BYTES, MAX_FLUSH_RECORDS, SLOW_FLUSH_US};
+use crate::limits::{MAX_FLUSH_BYTES, MAX_FLUSH_RECORDS, SLOW_FLUSH_US, SLOW_FLUSHES_KEPT};
 use crate::store::{Prepared, Store};
-use crate::{Done, LogPos, WalStats};
+use crate::{Done, LogPos, SlowFlush, WalStats};
 
 /// Called once with the reason when the log fails.
 pub(crate) type Hook = Box<dyn Fn(&str) + Send + Sync>;
@@ -83,6 +83,8 @@ pub(crate) struct State {
     /// Files that nothing needs any more, oldest first.
     pub(crate) retired: VecDeque<u32>,
     pub(crate) stats: WalStats,
+    /// The latest slow flushes, oldest first.
+    pub(crate) slow: VecDeque<SlowFlush>,
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) hook: Option<Arc<Hook>>,
     pub(crate) stopping: bool,
@@ -243,7 +245,12 @@ impl State {
     }
 
     /// Counts a flush.
-    pub(crate) fn count_flush(&mut self, records: usize, bytes: usize, took: Duration) {
+    pub(crate) fn count_flush(
+        &mut self,
+        (records, bytes): (usize, usize),
+        took: Duration,
+        ended_ms: i64,
+    ) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
         stats.flushes += 1;
@@ -251,7 +258,13 @@ impl State {
         stats.bytes += bytes as u64;
         stats.last_flush_us = us;
         stats.max_flush_us = stats.max_flush_us.max(us);
-        stats.slow_flushes += u64::from(us > SLOW_FLUSH_US);
+        if us > SLOW_FLUSH_US {
+            stats.slow_flushes += 1;
+            if self.slow.len() == SLOW_FLUSHES_KEPT {
+                self.slow.pop_front();
+            }
+            self.slow.push_back(SlowFlush { ended_ms, took_us: us });
+        }
     }
 
     /// The figures now.

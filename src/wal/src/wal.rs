@@ -17,7 +17,7 @@ use crate::state::{Inner, State};
 use crate::store::{Pace, Store};
 use crate::writer::Current;
 use crate::written::Written;
-use crate::{Done, LogPos, Options, WalEntry, WalError, WalStats, WalThread, io_error};
+use crate::{Done, LogPos, Options, SlowFlush, WalEntry, WalError, WalStats, WalThread, io_error};
 
 /// The write-ahead log of a node. Cloning shares it. No method blocks on the disk, except
 /// [`Wal::read`] when it misses the cache.
@@ -290,6 +290,11 @@ impl Wal {
     /// Figures for metrics.
     pub fn stats(&self) -> WalStats {
         self.inner.state.lock().stats()
+    }
+
+    /// The latest flushes that were slow, oldest first.
+    pub fn slow_flushes(&self) -> Vec<SlowFlush> {
+        self.inner.state.lock().slow.iter().copied().collect()
     }
 
     /// Why the log failed, if it did. It then refuses everything, and the process must end:

@@ -234,7 +234,7 @@ impl WalThread {
         let inner = self.inner.clone();
         let mut state = inner.state.lock();
         state.written(batch, &places);
-        state.count_flush(records.len(), padded, took);
+        state.count_flush((records.len(), padded), took, inner.clock.unix_ms());
         if let Some(file) = state.files.get_mut(&self.current.salt.file) {
             file.end = self.current.offset;
         }

@@ -16,12 +16,14 @@ pub(super) fn run(bench: &Bench<'_>) -> anyhow::Result<Figures> {
     let producer = Producer::new(bench)?;
     let mut fill = bench.args.clone();
     fill.warm_up = 0;
+    fill.rate = None;
     fill.seconds = bench.args.warm_up.max(1);
     let filling = Bench {
         args: &fill,
         target: Arc::clone(&bench.target),
         stop: bench.stop,
         clock: Arc::clone(&bench.clock),
+        cluster: bench.cluster,
     };
     measure::run(&filling, "fill", move |number, window, tally| {
         producer.work(number, window, tally)

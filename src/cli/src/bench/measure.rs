@@ -11,6 +11,7 @@ use base::Clock;
 use base::env::RealClock;
 
 use crate::bench::Bench;
+use crate::bench::stalls::Stalls;
 use crate::output::progress;
 
 /// Clock ticks per second in `/proc`; fixed in Linux's interface whatever the kernel's own is.
@@ -29,6 +30,8 @@ pub(super) struct Figures {
     pub(super) cpu_s_per_gb: Option<f64>,
     pub(super) rss_mb: Option<f64>,
     pub(super) seconds: f64,
+    /// Figures that only some measurements have.
+    pub(super) more: Vec<(&'static str, f64)>,
 }
 
 /// What one worker did; only answers inside the window count.
@@ -38,6 +41,8 @@ pub(super) struct Tally {
     ops: u64,
     bytes: u64,
     latencies_us: Vec<u32>,
+    /// When each of them began, in microseconds of the clock, where that matters.
+    begun_us: Option<Vec<u64>>,
 }
 
 /// The seconds that count.
@@ -75,8 +80,26 @@ impl Tally {
         if self.latencies_us.len() < MAX_LATENCIES {
             let micros = now.saturating_sub(began).as_micros();
             self.latencies_us.push(u32::try_from(micros).unwrap_or(u32::MAX));
+            if let Some(begun) = &mut self.begun_us {
+                begun.push(u64::try_from(began.as_micros()).unwrap_or(u64::MAX));
+            }
         }
     }
+}
+
+impl Tally {
+    /// Remembers when each request began, for [`Figures`] without those near a stall.
+    pub(super) fn keep_times(&mut self) {
+        self.begun_us = Some(Vec::new());
+    }
+}
+
+/// What the nodes and this program used while the window was open.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    cpu: f64,
+    client_cpu: f64,
+    rss_mb: Option<f64>,
 }
 
 /// CPU seconds used so far by processes.
@@ -120,7 +143,8 @@ where
         let (send, window, worker) = (send.clone(), Arc::clone(&window), Arc::clone(&worker));
         threads.push(base::task::thread("bench", move || {
             let window_of = Arc::clone(&window);
-            let mut tally = Tally { window: window_of, ops: 0, bytes: 0, latencies_us: Vec::new() };
+            let (ops, bytes, latencies_us) = (0, 0, Vec::new());
+            let mut tally = Tally { window: window_of, ops, bytes, latencies_us, begun_us: None };
             let result = worker(number, &window, &mut tally).map(|()| tally);
             if result.is_err() {
                 window.over.store(true, Ordering::Relaxed);
@@ -130,7 +154,8 @@ where
         }));
     }
     drop(send);
-    let (cpu, rss) = watch(bench, &window, what);
+    let stalls = Stalls::watch(bench);
+    let used = watch(bench, &window, what);
     let mut tallies = Vec::new();
     for result in receive {
         tallies.push(result?);
@@ -143,18 +168,27 @@ where
     if bench.stop.asked() {
         bail!("stopped");
     }
-    Ok(sum_up(what, &tallies, seconds as f64, cpu, rss))
+    let mut figures = sum_up(what, &tallies, seconds as f64, used);
+    if tallies.iter().any(|tally| tally.begun_us.is_some()) {
+        let requests = tallies.iter().flat_map(|tally| {
+            let begun = tally.begun_us.iter().flatten().copied();
+            begun.zip(tally.latencies_us.iter().copied())
+        });
+        figures.more.extend(stalls.set_apart(bench, requests));
+    }
+    Ok(figures)
 }
 
-/// Waits through the window; returns CPU seconds and memory of the nodes.
-fn watch(bench: &Bench<'_>, window: &Window, what: &'static str) -> (f64, Option<f64>) {
+/// Waits through the window.
+fn watch(bench: &Bench<'_>, window: &Window, what: &'static str) -> Used {
     let pids = &bench.target.pids;
     let bar = progress((window.to - window.from).as_millis() as u64, what);
+    let own = [std::process::id()];
     let mut before = None;
     while !window.over() {
         let now = window.now();
         if now >= window.from && before.is_none() {
-            before = Some(cpu_seconds(pids));
+            before = Some((cpu_seconds(pids), cpu_seconds(&own)));
         }
         bar.set_position(now.saturating_sub(window.from).as_millis() as u64);
         if bench.stop.sleep(Duration::from_millis(20)) {
@@ -162,16 +196,16 @@ fn watch(bench: &Bench<'_>, window: &Window, what: &'static str) -> (f64, Option
         }
     }
     bar.finish_and_clear();
-    (cpu_seconds(pids) - before.unwrap_or_default(), rss_mb(pids))
+    let (cpu, client_cpu) = before.unwrap_or_default();
+    Used {
+        cpu: cpu_seconds(pids) - cpu,
+        client_cpu: cpu_seconds(&own) - client_cpu,
+        rss_mb: rss_mb(pids),
+    }
 }
 
-fn sum_up(
-    what: &'static str,
-    tallies: &[Tally],
-    seconds: f64,
-    cpu: f64,
-    rss_mb: Option<f64>,
-) -> Figures {
+fn sum_up(what: &'static str, tallies: &[Tally], seconds: f64, used: Used) -> Figures {
+    let Used { cpu, client_cpu, rss_mb } = used;
     let ops: u64 = tallies.iter().map(|t| t.ops).sum();
     let bytes: u64 = tallies.iter().map(|t| t.bytes).sum();
     let mut latencies: Vec<u32> =
@@ -187,6 +221,7 @@ fn sum_up(
         cpu_s_per_gb: (rss_mb.is_some() && gb > 0.0).then(|| cpu / gb),
         rss_mb,
         seconds,
+        more: vec![("client_cpu_s_per_gb", if gb > 0.0 { client_cpu / gb } else { 0.0 })],
     }
 }
 

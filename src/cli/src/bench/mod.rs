@@ -4,14 +4,21 @@
 //! CPU and memory of the nodes from `/proc`, and finally waits until everything replicated is
 //! equal on all nodes. Payloads are random, so that nothing on the way compresses them.
 
+mod cold_read;
 mod consume;
+mod failover;
+mod fill;
 mod fs;
+mod idle;
 mod index;
 mod measure;
 mod payload;
 mod pipeline;
 mod produce;
+mod restart;
+mod stalls;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +42,11 @@ const SETTLED_FOR: Duration = Duration::from_secs(5);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 const EQUAL_DEADLINE: Duration = Duration::from_secs(120);
 
+/// Partitions of a topic when the user does not say: two on each node.
+const PARTITIONS: i32 = 6;
+/// The same for the idle measurement.
+const IDLE_PARTITIONS: i32 = 1000;
+
 /// The cluster that is measured.
 #[derive(Debug)]
 struct Target {
@@ -55,6 +67,22 @@ struct Bench<'a> {
     target: Arc<Target>,
     stop: &'a Stop,
     clock: Arc<RealClock>,
+    /// The cluster made for this run.
+    cluster: Option<&'a RefCell<Cluster>>,
+}
+
+impl Bench<'_> {
+    /// Partitions of the topic.
+    fn partitions(&self) -> i32 {
+        let usual = if self.args.kind == BenchKind::Idle { IDLE_PARTITIONS } else { PARTITIONS };
+        self.args.partitions.unwrap_or(usual)
+    }
+
+    /// The cluster, for what can only be measured on one made for it.
+    fn own_cluster(&self) -> anyhow::Result<&RefCell<Cluster>> {
+        let text = "this measurement kills and starts nodes: it needs --local";
+        self.cluster.ok_or_else(|| crate::Usage(text.to_owned()).into())
+    }
 }
 
 /// Runs the command.
@@ -76,10 +104,12 @@ pub fn run(args: &BenchArgs, output: Output) -> anyhow::Result<()> {
     }
     let target = target(args, cluster.as_ref(), work.path().to_owned());
     let clock = Arc::new(RealClock::new());
-    let bench = Bench { args, target: Arc::new(target), stop: &stop, clock };
+    let cluster = cluster.map(RefCell::new);
+    let target = Arc::new(target);
+    let bench = Bench { args, target, stop: &stop, clock, cluster: cluster.as_ref() };
     let result = measure(&bench, output);
-    if let Some(mut cluster) = cluster {
-        cluster.stop();
+    if let Some(cluster) = cluster {
+        cluster.into_inner().stop();
     }
     result
 }
@@ -94,6 +124,19 @@ fn check(args: &BenchArgs) -> anyhow::Result<()> {
     }
     if args.size.unwrap_or(1024).saturating_mul(args.batch) > 8 << 20 {
         return bad("--size times --batch must be at most 8 MiB");
+    }
+    let kinds = [BenchKind::Restart, BenchKind::Failover];
+    if !args.local && kinds.contains(&args.kind) {
+        return bad("this measurement kills and starts nodes: it needs --local");
+    }
+    if args.partitions.is_some_and(|n| !(1..=1000).contains(&n)) {
+        return bad("--partitions must be from 1 to 1000");
+    }
+    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate < 1e6)) {
+        return bad("--rate must be above 0");
+    }
+    if !(args.gb > 0.0 && args.gb < 1e4) || args.rounds == 0 {
+        return bad("--gb must be above 0 and --rounds at least 1");
     }
     if !args.local && !args.sets.is_empty() {
         return bad("--set needs --local");
@@ -156,6 +199,10 @@ fn measure(bench: &Bench<'_>, output: Output) -> anyhow::Result<()> {
         BenchKind::Fs => fs::run(bench)?,
         BenchKind::Index => index::run(bench)?,
         BenchKind::Pipeline => pipeline::run(bench)?,
+        BenchKind::Idle => idle::run(bench)?,
+        BenchKind::Restart => restart::run(bench)?,
+        BenchKind::Failover => failover::run(bench)?,
+        BenchKind::ColdRead => cold_read::run(bench)?,
     };
     let nodes = wait_equal(bench)?;
     print(output, &figures, nodes)
@@ -194,6 +241,7 @@ fn print(output: Output, figures: &Figures, nodes: usize) -> anyhow::Result<()> 
         ("cpu_s_per_gb", figures.cpu_s_per_gb),
         ("rss_mb", figures.rss_mb),
     ];
+    let values = values.into_iter().chain(figures.more.iter().map(|(k, v)| (*k, Some(*v))));
     match output {
         Output::Json => {
             let mut object = json!({"bench": figures.what});
@@ -207,7 +255,7 @@ fn print(output: Output, figures: &Figures, nodes: usize) -> anyhow::Result<()> 
         Output::Table => {
             let shown = |v: Option<f64>| v.map_or("-".to_owned(), |v| round(v).to_string());
             let mut rows: Vec<Vec<String>> =
-                values.iter().map(|(k, v)| vec![(*k).to_owned(), shown(*v)]).collect();
+                values.map(|(k, v)| vec![k.to_owned(), shown(v)]).collect();
             rows.push(vec!["seconds".to_owned(), round(figures.seconds).to_string()]);
             rows.push(vec!["equal_replicas".to_owned(), nodes.to_string()]);
             say(table(&[figures.what, ""], rows))?;

@@ -59,6 +59,7 @@ pub(super) fn run(bench: &Bench<'_>) -> anyhow::Result<Figures> {
         cpu_s_per_gb: rss.map(|_| cpu / (bytes / 1e9)),
         rss_mb: rss,
         seconds,
+        more: Vec::new(),
     })
 }
 

@@ -1,9 +1,14 @@
 //! Kafka Produce with acks=all: each connection keeps some batches under way to one partition.
+//!
+//! With a rate it is an open loop: batches leave on a schedule that waits for no answer, and a
+//! latency counts from the scheduled instant. Otherwise the client would wait with the broker, and
+//! its stalls would not show.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use base::Clock;
 
 use crate::bench::measure::{self, Figures, Tally, Window};
@@ -12,8 +17,8 @@ use crate::kafka_client::{Connection, batch};
 
 /// Different batches made in advance, so that the client's own work stays small.
 const BATCHES: usize = 64;
-/// Partitions of the topic: two on each node.
-const PARTITIONS: i32 = 6;
+/// Batches of one connection that an open loop has sent and not seen answered; then it waits.
+const OPEN_LOOP_BACKLOG: usize = 100_000;
 
 /// What a producing worker needs.
 pub(super) struct Producer {
@@ -22,14 +27,23 @@ pub(super) struct Producer {
     records: usize,
     record_bytes: usize,
     in_flight: usize,
+    /// Time between two batches of one connection, in an open loop.
+    every: Option<Duration>,
+    connections: usize,
 }
 
 impl Producer {
     /// Makes the topic and the batches.
     pub(super) fn new(bench: &Bench<'_>) -> anyhow::Result<Self> {
         let first = bench.target.kafka.first().context("no Kafka address")?;
-        Connection::open(first)?.create_topic(&bench.target.name, PARTITIONS)?;
+        Connection::open(first)?.create_topic(&bench.target.name, bench.partitions())?;
         let (records, record_bytes) = (bench.args.batch, bench.args.size.unwrap_or(1024));
+        let batch_bytes = (records * record_bytes) as f64;
+        let connections = bench.args.connections;
+        let every = bench
+            .args
+            .rate
+            .map(|mb| Duration::from_secs_f64(batch_bytes * connections as f64 / (mb * 1e6)));
         let time_ms = bench.clock.unix_ms();
         let batches = (0..BATCHES as u64).map(|seed| {
             let bytes = payload::random(records * record_bytes, seed);
@@ -42,6 +56,8 @@ impl Producer {
             records,
             record_bytes,
             in_flight: bench.args.in_flight,
+            every,
+            connections,
         })
     }
 
@@ -52,6 +68,51 @@ impl Producer {
         window: &Window,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
+        match self.every {
+            Some(every) => self.open_loop(number, every, window, tally),
+            None => self.closed_loop(number, window, tally),
+        }
+    }
+
+    fn open_loop(
+        &self,
+        number: usize,
+        every: Duration,
+        window: &Window,
+        tally: &mut Tally,
+    ) -> anyhow::Result<()> {
+        tally.keep_times();
+        let (partition, mut sending) = open(&self.target, number)?;
+        let mut receiving = sending.split()?;
+        let (sent, due) = mpsc::sync_channel::<Duration>(OPEN_LOOP_BACKLOG);
+        // Connections take turns inside the interval.
+        let mut at = window.now() + every.mul_f64(number as f64 / self.connections.max(1) as f64);
+        std::thread::scope(|threads| {
+            let receiver = threads.spawn(move || -> anyhow::Result<()> {
+                for scheduled in due {
+                    receiving.receive_produced()?;
+                    tally.add(scheduled, self.records, self.records * self.record_bytes);
+                }
+                Ok(())
+            });
+            let mut batches = self.batches.iter().cycle().skip(number);
+            while !window.over()
+                && let Some(batch) = batches.next()
+            {
+                std::thread::sleep(at.saturating_sub(window.now()));
+                sending.send_produce(&self.target.name, partition, batch)?;
+                // The receiver is gone only when it failed, which is told below.
+                if sent.send(at).is_err() {
+                    break;
+                }
+                at += every;
+            }
+            drop(sent);
+            receiver.join().unwrap_or_else(|_| Err(anyhow!("the receiver panicked")))
+        })
+    }
+
+    fn closed_loop(&self, number: usize, window: &Window, tally: &mut Tally) -> anyhow::Result<()> {
         let topic = &self.target.name;
         let (partition, mut connection) = open(&self.target, number)?;
         let mut under_way = VecDeque::new();
@@ -71,10 +132,21 @@ impl Producer {
         Ok(())
     }
 
+    /// One of the batches, and the bytes of its records.
+    pub(super) fn batch(&self, number: usize) -> (&[u8], usize) {
+        let batch = self.batches.get(number % self.batches.len()).map_or(&[][..], Vec::as_slice);
+        (batch, self.records * self.record_bytes)
+    }
+
+    /// Requests that a connection keeps under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     fn receive(
         &self,
         connection: &mut Connection,
-        under_way: &mut VecDeque<std::time::Duration>,
+        under_way: &mut VecDeque<Duration>,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
         connection.receive_produced()?;

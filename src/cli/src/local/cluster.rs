@@ -102,6 +102,50 @@ impl Cluster {
         self.nodes.iter().map(|n| n.child.id()).collect()
     }
 
+    /// Kills a node, as a crash would, and waits for its end.
+    pub fn kill(&mut self, id: u16) -> anyhow::Result<()> {
+        self.end(id, Signal::KILL)
+    }
+
+    /// Stops a node politely and waits for its end.
+    pub fn stop_node(&mut self, id: u16) -> anyhow::Result<()> {
+        self.end(id, Signal::TERM)
+    }
+
+    fn end(&mut self, id: u16, how: Signal) -> anyhow::Result<()> {
+        let node = self.nodes.iter_mut().find(|n| n.id == id).context("no such node")?;
+        signal(&node.child, how);
+        node.ended = Some(node.child.wait()?);
+        Ok(())
+    }
+
+    /// Starts a node again that has ended.
+    pub fn start_again(&mut self, id: u16) -> anyhow::Result<()> {
+        let node = self.nodes.iter_mut().find(|n| n.id == id).context("no such node")?;
+        if node.ended.is_none() {
+            bail!("node {id} runs");
+        }
+        node.child = spawn(&node.dir)?;
+        node.ended = None;
+        fs::write(node.dir.join("pid"), format!("{}\n", node.child.id()))?;
+        Ok(())
+    }
+
+    /// Data directories of the nodes.
+    pub fn data_dirs(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|n| n.dir.join("data")).collect()
+    }
+
+    /// The node that has this address as one of its ports.
+    pub fn node_at(&self, address: &str) -> Option<u16> {
+        let has = |id: &u16| {
+            self.ports.get(id).is_some_and(|ports| {
+                ports.values().any(|port| self::address(*port).to_string() == address)
+            })
+        };
+        (1..=NODES).find(has)
+    }
+
     /// Nodes that ended since the last look.
     pub fn poll(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();

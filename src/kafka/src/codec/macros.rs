@@ -88,6 +88,11 @@ macro_rules! messages {
                 w.tags(ctx, tagged);
             }
 
+            fn errors(&self, _field: &str, note: &mut dyn FnMut(i16)) {
+                $(self.$field.errors(stringify!($field), note);)*
+                $($(self.$tfield.errors(stringify!($tfield), note);)*)?
+            }
+
             fn min_bytes(ctx: $crate::codec::wire::Ctx) -> usize {
                 let mut bytes = usize::from(ctx.flexible);
                 $(if ($($range)+).contains(&ctx.version) {
@@ -226,6 +231,13 @@ macro_rules! apis {
             pub fn encode(&self, w: &mut Writer, ctx: Ctx) {
                 match self {
                     $(Self::$name(body) => body.encode(w, ctx),)*
+                }
+            }
+
+            /// Names every error code in it, also those that say there is none.
+            pub fn errors(&self, note: &mut dyn FnMut(i16)) {
+                match self {
+                    $(Self::$name(body) => body.errors("", note),)*
                 }
             }
         }

@@ -71,6 +71,12 @@ pub trait Wire: Sized {
     fn is_null(&self) -> bool {
         false
     }
+
+    /// Names every value of a field `error_code`, at any depth; this value is the field `field`.
+    fn errors(&self, field: &str, note: &mut dyn FnMut(i16)) {
+        // Most types hold none.
+        let _ = (field, note);
+    }
 }
 
 /// Reads a message.
@@ -291,10 +297,29 @@ macro_rules! numbers {
 
 numbers! {
     i8, try_get_i8, put_i8;
-    i16, try_get_i16, put_i16;
     u16, try_get_u16, put_u16;
     i32, try_get_i32, put_i32;
     i64, try_get_i64, put_i64;
+}
+
+impl Wire for i16 {
+    fn decode(r: &mut Reader, _ctx: Ctx) -> Result<Self, CodecError> {
+        r.bytes.try_get_i16().map_err(|_| CodecError::Truncated)
+    }
+
+    fn encode(&self, w: &mut Writer, _ctx: Ctx) {
+        w.tail.put_i16(*self);
+    }
+
+    fn min_bytes(_ctx: Ctx) -> usize {
+        2
+    }
+
+    fn errors(&self, field: &str, note: &mut dyn FnMut(i16)) {
+        if field == "error_code" {
+            note(*self);
+        }
+    }
 }
 
 impl Wire for bool {
@@ -452,6 +477,10 @@ impl<T: Wire> Wire for Nullable<T> {
     fn is_null(&self) -> bool {
         self.0.is_none()
     }
+
+    fn errors(&self, field: &str, note: &mut dyn FnMut(i16)) {
+        self.0.iter().for_each(|item| item.errors(field, note));
+    }
 }
 
 impl<T: Wire> Wire for Option<Vec<T>> {
@@ -484,6 +513,10 @@ impl<T: Wire> Wire for Option<Vec<T>> {
     fn is_null(&self) -> bool {
         self.is_none()
     }
+
+    fn errors(&self, field: &str, note: &mut dyn FnMut(i16)) {
+        self.iter().flatten().for_each(|item| item.errors(field, note));
+    }
 }
 
 impl<T: Wire> Wire for Vec<T> {
@@ -500,5 +533,9 @@ impl<T: Wire> Wire for Vec<T> {
 
     fn min_bytes(ctx: Ctx) -> usize {
         if ctx.flexible { 1 } else { 4 }
+    }
+
+    fn errors(&self, field: &str, note: &mut dyn FnMut(i16)) {
+        self.iter().for_each(|item| item.errors(field, note));
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::broken::{self, Broken};
+use bytes::Bytes;
 use futures::future::join_all;
+use log::batch::BatchHeader;
 use log::transactions::TxnVersion;
 use log::{Acks, LogError, TopicRef};
 
@@ -14,6 +16,7 @@ use crate::codec::messages::{
 };
 use crate::errors;
 use crate::gateway::Shared;
+use crate::metrics::Traffic;
 
 /// Appends; `None` when the client wants no answer and there is no error to tell of.
 pub(crate) async fn produce(
@@ -63,6 +66,13 @@ pub(crate) async fn produce(
     Some(ProduceResponse { responses, throttle_time_ms: 0, node_endpoints })
 }
 
+/// How many records a batch says it has.
+fn records_in(batch: &Bytes) -> usize {
+    let header = BatchHeader::parse(batch).ok();
+    let last = header.and_then(|header| usize::try_from(header.last_offset_delta).ok());
+    last.map_or(0, |last| last + 1)
+}
+
 fn failed(index: i32, code: errors::Code, text: String) -> PartitionProduceResponse {
     PartitionProduceResponse {
         index,
@@ -97,6 +107,7 @@ async fn append(
     (id, version): (Option<&str>, i16),
 ) -> PartitionProduceResponse {
     let records = part.records.0.into_iter().next().unwrap_or_default();
+    let (bytes, messages) = (records.len(), records_in(&records));
     let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
     let acks = if acks == -1 { Acks::All } else { Acks::Leader };
     let topic_ref = TopicRef::Name(topic);
@@ -119,6 +130,11 @@ async fn append(
     if broken::is(Broken::AckUnknown) && result == Err(LogError::Timeout) {
         return PartitionProduceResponse { index: part.index, ..Default::default() };
     }
+    let traffic = match &result {
+        Ok(_) => Traffic::Produced { bytes, messages },
+        Err(_) => Traffic::ProduceFailed,
+    };
+    shared.traffic(topic, traffic);
     match result {
         Ok(done) => PartitionProduceResponse {
             index: part.index,

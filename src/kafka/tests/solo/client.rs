@@ -1,5 +1,6 @@
 //! A client of one connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base::TaskGroup;
@@ -20,7 +21,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn start(tasks: &TaskGroup) -> Self {
-        let address = super::start("127.0.0.1:0".parse().unwrap(), tasks).await;
+        Self::connect(super::start("127.0.0.1:0".parse().unwrap(), tasks).await).await
+    }
+
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), next: 0 }
     }
 

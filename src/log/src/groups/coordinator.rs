@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::group::Group;
 use super::row::GroupRow;
 use super::types::{
-    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupState, Heartbeat,
-    Join, JoinReply, Leave, LeaveResult, MemberName, Sync, SyncReply, Token,
+    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupState, GroupStats,
+    Heartbeat, Join, JoinReply, Leave, LeaveResult, MemberName, Sync, SyncReply, Token,
 };
 
 /// What the runtime shall do.
@@ -189,6 +189,11 @@ impl Coordinator {
     /// A group as it stands.
     pub fn describe(&self, id: &str) -> Option<GroupDescription> {
         self.groups.get(id).map(Group::describe)
+    }
+
+    /// What metrics say of every group.
+    pub fn stats(&self) -> Vec<GroupStats> {
+        self.groups.values().map(Group::stats).collect()
     }
 
     /// Every group.

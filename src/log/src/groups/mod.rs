@@ -26,9 +26,9 @@ pub use coordinator::{Coordinator, Effect};
 pub use row::{GroupCommand, GroupRow, GroupRowV1, MemberRow, apply_command, load_rows};
 pub use service::{GroupService, GroupStore, SaveFailed};
 pub use types::{
-    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupState, Heartbeat,
-    Join, JoinMember, JoinReply, Leave, LeaveResult, MemberDescription, MemberName, Sync,
-    SyncReply, Token,
+    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupState, GroupStats,
+    Heartbeat, Join, JoinMember, JoinReply, Leave, LeaveResult, MemberDescription, MemberName,
+    Sync, SyncReply, Token,
 };
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ use tracing::warn;
 use super::coordinator::{Coordinator, Effect};
 use super::row::{GroupCommand, GroupRow};
 use super::types::{
-    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, Heartbeat, Join,
-    JoinReply, Leave, LeaveResult, Sync as SyncRequest, SyncReply, Token,
+    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupStats, Heartbeat,
+    Join, JoinReply, Leave, LeaveResult, Sync as SyncRequest, SyncReply, Token,
 };
 
 /// Without any deadline the timers look again after this time.
@@ -204,6 +204,14 @@ impl GroupService {
     /// A group as it stands; `None` when there is none.
     pub fn describe(&self, group: &str) -> Result<Option<GroupDescription>, GroupError> {
         self.ask(group, |c, _| c.describe(group))
+    }
+
+    /// What metrics say of the groups that this node coordinates.
+    pub fn stats(&self) -> Vec<GroupStats> {
+        let shards = (0..self.shards.len()).filter_map(|shard| self.ready(shard).ok());
+        let loaded =
+            shards.filter_map(|mut state| Some(state.loaded.as_mut()?.coordinator.stats()));
+        loaded.flatten().collect()
     }
 
     /// The groups that this node coordinates.

@@ -291,6 +291,17 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
+/// What metrics say of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStats {
+    /// Group id.
+    pub id: String,
+    /// Members.
+    pub members: usize,
+    /// Generations that were completed.
+    pub generation: i32,
+}
+
 /// A group in ListGroups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupListing {

@@ -190,6 +190,9 @@ async fn read(
     if offset < start || offset > end {
         return Err(LogError::OffsetOutOfRange { offset, start, end });
     }
+    if max_bytes == 0 {
+        return Ok(Vec::new());
+    }
     let max_bytes = max_bytes.min(MAX_READ_BYTES);
     let from = u64::try_from(offset).unwrap_or(0);
     if let Some(records) = part.stream.read_memory(from, max_bytes) {

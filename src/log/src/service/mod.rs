@@ -6,6 +6,7 @@
 //! may be dropped at any await point; what was proposed may then still happen.
 
 mod admin;
+mod changes;
 mod check;
 mod fetch;
 mod group_store;
@@ -88,6 +89,8 @@ struct Inner {
     producer_ids: Mutex<(i64, i64)>,
     /// Turns for looking through large batches.
     batch_checks: Semaphore,
+    /// Counts changes of what may be read here.
+    changes: watch::Sender<u64>,
 }
 
 impl LogService {
@@ -104,9 +107,12 @@ impl LogService {
         assert_eq!(groups.data.len(), readers.len(), "one reader for each data group");
         let producer_ids = Mutex::new((0, 0));
         let batch_checks = Semaphore::new(MAX_BATCH_CHECKS);
-        let inner = Inner { shared, groups, peers, readers, options, producer_ids, batch_checks };
+        let changes = watch::Sender::new(0);
+        let inner =
+            Inner { shared, groups, peers, readers, options, producer_ids, batch_checks, changes };
         let service = Self(Arc::new(inner));
         let (reconcile, retain) = (service.clone(), service.clone());
+        tasks.spawn("log-changes", service.clone().count_changes());
         tasks.spawn("log-reconcile", async move { reconcile.reconcile_forever().await });
         tasks.spawn("log-retention", async move { retain.retain_forever().await });
         for shard in 0..service.0.groups.data.len() {

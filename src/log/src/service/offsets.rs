@@ -12,7 +12,7 @@ use crate::data::keys;
 use crate::error::LogError;
 use crate::limits::{MAX_GROUP_NAME, MAX_OFFSET_METADATA, MAX_OFFSETS_PER_COMMIT};
 use crate::offsets::OffsetRow;
-use crate::types::{CommittedOffset, OffsetToCommit};
+use crate::types::{CommittedOffset, OffsetToCommit, Topic};
 
 const SCAN_ROWS: usize = 1000;
 
@@ -138,6 +138,33 @@ impl LogService {
             })?;
         }
         Ok(names)
+    }
+
+    /// Feeds `each` group, topic, partition and offset committed, of topics that exist and groups
+    /// that this node coordinates. What another coordinator has committed meanwhile is missing.
+    pub fn committed_here(
+        &self,
+        mut each: impl FnMut(&str, &Topic, i32, i64),
+    ) -> Result<(), LogError> {
+        for (shard, home) in self.0.groups.data.iter().enumerate() {
+            if !home.leadership().ready_here {
+                continue;
+            }
+            self.scan_rows(shard, b"O", |key, value| {
+                let Some((group, part)) = keys::group_and_part(key) else { return Ok(()) };
+                let Some(topic) = self.topic_by_id(part.topic) else { return Ok(()) };
+                let row: OffsetRow = base::codec::decode(value)?;
+                let partition = i32::try_from(part.partition).unwrap_or(i32::MAX);
+                each(&String::from_utf8_lossy(group), &topic, partition, row.offset);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The offset after the last record that this node's replica has.
+    pub fn end_here(&self, topic: &Topic, partition: i32) -> Option<i64> {
+        Some(self.local(topic, partition).ok()?.bounds().1)
     }
 
     /// Feeds all rows with a prefix of a data group to `each`.

@@ -1,7 +1,5 @@
 //! Writing: produce, producer ids, delete records.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use consensus::tags;
 
@@ -157,25 +155,5 @@ impl LogService {
             ControlReply::UnknownPartition => Err(LogError::UnknownTopicOrPartition),
             other => Err(LogError::Internal(format!("the group answered {other:?}"))),
         }
-    }
-
-    /// Waits until one of the partitions has a record at or after the offset given with it, one
-    /// of them goes away, or the time is over.
-    pub async fn wait_for_data(&self, wants: &[(TopicRef<'_>, i32, i64)], timeout: Duration) {
-        let mut waits = Vec::with_capacity(wants.len());
-        for (topic, partition, offset) in wants {
-            let Ok(topic) = self.resolve(*topic) else { return };
-            let Some(mut end) = self.watch_end(&topic, *partition) else { return };
-            waits.push(Box::pin(async move {
-                // An error says that the replica is gone: the caller looks again.
-                end.wait_for(|end| end > offset).await.map(|_| ()).unwrap_or_default();
-            }));
-        }
-        if waits.is_empty() {
-            return tokio::time::sleep(timeout).await;
-        }
-        let any = futures::future::select_all(waits);
-        // Both outcomes mean the same to the caller: look again.
-        tokio::time::timeout(timeout, any).await.map(|_| ()).unwrap_or_default();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::types::{
-    CommitCheck, GroupDescription, GroupError, GroupState, MemberDescription,
+    CommitCheck, GroupDescription, GroupError, GroupState, GroupStats, MemberDescription,
 };
 use super::{Group, Member};
 
@@ -41,6 +41,11 @@ impl Group {
             }
         }
         Some(topics)
+    }
+
+    pub(in crate::groups) fn stats(&self) -> GroupStats {
+        let (id, members) = (self.id.clone(), self.members.len());
+        GroupStats { id, members, generation: self.generation }
     }
 
     pub(in crate::groups) fn describe(&self) -> GroupDescription {
