@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import ElectionType, TopicPartition as LibrdTopicPartition
 from confluent_kafka.admin import AdminClient
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition, TopicPartitionReplica
 from kafka import errors as Errors
 from kafka.admin import NewTopic
 from support.wait import wait_until
@@ -63,6 +63,17 @@ def test_log_dirs_of_everything_hold_every_topic_and_of_nothing_none(admin, topi
         assert broker["log_dirs"][0]["topics"] == []
 
 
+def test_a_replica_is_moved_only_to_where_it_is(cluster, admin, topic):
+    own = {b["broker"]: b["log_dirs"][0]["log_dir"] for b in admin.describe_log_dirs()}
+    asked = {
+        TopicPartitionReplica(topic, 0, 1): own[1],
+        TopicPartitionReplica(topic, 1, 2): "/elsewhere",
+        TopicPartitionReplica(topic, 9, 3): own[3],
+    }
+    results = [error for _, error in sorted(admin.alter_replica_log_dirs(asked).items())]
+    assert [error.errno for error in results] == [0, 57, 3]
+
+
 def test_topic_partitions_come_page_by_page(admin, name):
     topics = [f"{name}-{letter}" for letter in "abc"]
     admin.create_topics([NewTopic(topic, 3, 3) for topic in topics])
@@ -95,14 +106,14 @@ def test_topic_partitions_name_what_is_not_there_and_refuse_a_bad_cursor(admin, 
 def test_reassignments_are_never_under_way_and_change_nothing(admin, topic):
     replicas = partitions_of(admin, topic)[0]["replica_nodes"]
     asked = {
-        TopicPartition(topic, 0): replicas,
+        TopicPartition(topic, 0): replicas[::-1],
         TopicPartition(topic, 1): [1],
         TopicPartition(topic, 2): None,
         TopicPartition(topic, 9): [1, 2, 3],
         TopicPartition(topic + "-not-there", 0): [1, 2, 3],
     }
     results = admin.alter_partition_reassignments(asked)
-    assert results[TopicPartition(topic, 0)] is None, "as they are"
+    assert results[TopicPartition(topic, 0)] is None, "the same in another order"
     assert results[TopicPartition(topic, 1)] is Errors.InvalidReplicationAssignmentError
     assert results[TopicPartition(topic, 2)] is Errors.NoReassignmentInProgressError
     unknown = Errors.UnknownTopicOrPartitionError

@@ -17,7 +17,6 @@ OTHERWISE = {
 }
 # What a broker of 4.0 serves and trine does not (docs/decisions, README).
 NOT_SERVED = {
-    34: "moving replicas between directories",
     38: "delegation tokens", 39: "delegation tokens", 40: "delegation tokens",
     41: "delegation tokens",
     57: "changing features",

@@ -29,6 +29,8 @@ pub const INVALID_TOPIC_EXCEPTION: Code = 17;
 pub const INVALID_REQUIRED_ACKS: Code = 21;
 /// The version is not served.
 pub const UNSUPPORTED_VERSION: Code = 35;
+/// The directory is not one of this node's.
+pub const LOG_DIR_NOT_FOUND: Code = 57;
 /// Nobody who may lead is there.
 pub const PREFERRED_LEADER_NOT_AVAILABLE: Code = 80;
 /// Nobody of the replicas is there.

@@ -53,6 +53,8 @@ apis! {
     TxnOffsetCommit = 28, 0, 0..=5, 3, TxnOffsetCommitRequest, TxnOffsetCommitResponse;
     DescribeConfigs = 32, 1, 1..=4, 4, DescribeConfigsRequest, DescribeConfigsResponse;
     AlterConfigs = 33, 0, 0..=2, 2, AlterConfigsRequest, AlterConfigsResponse;
+    AlterReplicaLogDirs = 34, 1, 1..=2, 2,
+        AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse;
     DescribeLogDirs = 35, 1, 1..=4, 2, DescribeLogDirsRequest, DescribeLogDirsResponse;
     CreatePartitions = 37, 0, 0..=3, 2, CreatePartitionsRequest, CreatePartitionsResponse;
     DeleteGroups = 42, 0, 0..=2, 2, DeleteGroupsRequest, DeleteGroupsResponse;

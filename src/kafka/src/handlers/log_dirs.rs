@@ -1,13 +1,16 @@
-//! DescribeLogDirs: what the replicas of this node take on its disk.
+//! DescribeLogDirs: what the replicas of this node take on its disk; AlterReplicaLogDirs.
 //!
 //! A node stores every partition, whatever replication factor its topic reports, and says so here.
+//! It has one directory, so a replica can be moved only to where it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::codec::messages::{
-    DescribableLogDirTopic, DescribeLogDirsPartition, DescribeLogDirsRequest,
-    DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult, AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirsResponse, DescribableLogDirTopic, DescribeLogDirsPartition,
+    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use crate::errors;
 use crate::gateway::Shared;
@@ -68,4 +71,34 @@ pub(crate) fn describe(
         usable_bytes: space.map_or(-1, |space| bytes(space.free_bytes)),
     };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
+}
+
+/// Says of each replica whether it may lie in the directory asked for.
+pub(crate) fn alter(
+    shared: &Arc<Shared>,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    let log = &shared.backend.log;
+    let (own, _) = log.directory();
+    let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
+    for dir in request.dirs {
+        let known_dir = own == Path::new(&dir.path);
+        for topic in dir.topics {
+            let known = log.topic(&topic.name);
+            let code = |partition: i32| match &known {
+                _ if !known_dir => errors::LOG_DIR_NOT_FOUND,
+                Some(topic) if topic.group_of(partition).is_some() => errors::NONE,
+                _ => errors::UNKNOWN_TOPIC_OR_PARTITION,
+            };
+            let partitions = topic.partitions.iter().map(|partition| {
+                let (partition_index, error_code) = (*partition, code(*partition));
+                AlterReplicaLogDirPartitionResult { partition_index, error_code }
+            });
+            results.entry(topic.name.clone()).or_default().extend(partitions);
+        }
+    }
+    let results = results
+        .into_iter()
+        .map(|(topic_name, partitions)| AlterReplicaLogDirTopicResult { topic_name, partitions });
+    AlterReplicaLogDirsResponse { throttle_time_ms: 0, results: results.collect() }
 }

@@ -85,6 +85,7 @@ pub(crate) async fn handle(
         RequestBody::CreateTopics(body) => topics::create(shared, body).await.into(),
         RequestBody::DeleteTopics(body) => topics::delete(shared, body, version).await.into(),
         RequestBody::CreatePartitions(body) => topics::add_partitions(shared, body).await.into(),
+        RequestBody::AlterReplicaLogDirs(body) => log_dirs::alter(shared, body).into(),
         RequestBody::DescribeLogDirs(body) => log_dirs::describe(shared, body).into(),
         RequestBody::ElectLeaders(body) => elections::elect(shared, body).await.into(),
         RequestBody::AlterPartitionReassignments(body) => reassignments::alter(shared, body).into(),

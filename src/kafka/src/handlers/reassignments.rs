@@ -1,7 +1,8 @@
 //! AlterPartitionReassignments and ListPartitionReassignments.
 //!
-//! Every node holds every partition and the preferred leader follows from its data group, so there
-//! is nothing to move: naming the replicas as they are succeeds, anything else is refused.
+//! Every node holds every partition, so there is nothing to move: naming the replicas that a
+//! partition has, in any order, succeeds, and anything else is refused. The order changes nothing:
+//! the preferred leader is that of the partition's data group.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,12 +56,12 @@ fn check(shared: &Arc<Shared>, name: &str, partition: i32, replicas: Option<Vec<
     };
     check_assignment(shared, &replicas)?;
     let current = shared.facts(&topic, partition).replicas;
-    if current == replicas {
+    if current.len() == replicas.len() && current.iter().all(|id| replicas.contains(id)) {
         return Ok(());
     }
     let text = format!(
         "Partition {name}-{partition} keeps its replicas {current:?}: every node holds every \
-         partition, and its preferred leader is that of its data group."
+         partition."
     );
     Err((errors::INVALID_REPLICA_ASSIGNMENT, text))
 }

@@ -1,4 +1,4 @@
-//! Messages: DescribeLogDirs, ElectLeaders, AlterPartitionReassignments,
+//! Messages: AlterReplicaLogDirs, DescribeLogDirs, ElectLeaders, AlterPartitionReassignments,
 //! ListPartitionReassignments, DescribeQuorum, ListConfigResources, DescribeTopicPartitions.
 
 use uuid::Uuid;
@@ -6,6 +6,35 @@ use uuid::Uuid;
 use crate::codec::wire::Nullable;
 
 messages! {
+    /// Request of AlterReplicaLogDirs (key 34).
+    struct AlterReplicaLogDirsRequest {
+        dirs: Vec<AlterReplicaLogDir> [0..],
+    }
+    /// The alterations to make for each directory.
+    struct AlterReplicaLogDir {
+        path: String [0..],
+        topics: Vec<AlterReplicaLogDirTopic> [0..],
+    }
+    /// The topics to add to the directory.
+    struct AlterReplicaLogDirTopic {
+        name: String [0..],
+        partitions: Vec<i32> [0..],
+    }
+    /// Response of AlterReplicaLogDirs (key 34).
+    struct AlterReplicaLogDirsResponse {
+        throttle_time_ms: i32 [0..],
+        results: Vec<AlterReplicaLogDirTopicResult> [0..],
+    }
+    /// The results for each topic.
+    struct AlterReplicaLogDirTopicResult {
+        topic_name: String [0..],
+        partitions: Vec<AlterReplicaLogDirPartitionResult> [0..],
+    }
+    /// The results for each partition.
+    struct AlterReplicaLogDirPartitionResult {
+        partition_index: i32 [0..],
+        error_code: i16 [0..],
+    }
     /// Request of DescribeLogDirs (key 35).
     struct DescribeLogDirsRequest {
         topics: Option<Vec<DescribableLogDirTopic>> [0..],
