@@ -82,7 +82,7 @@ def tools(jvm, cluster):
 def test_topics(tools, name):
     tools.create(name, 3, "--config", "retention.ms=86400000", "--config", "segment.bytes=1048576")
     told = tools("topics", "--create", "--topic", name, code=1)
-    assert "already" in told
+    assert f"Topic '{name}' already exists." in told
     tools("topics", "--create", "--topic", name, "--if-not-exists")
     assert name in tools("topics", "--list").split()
     told = tools("topics", "--describe", "--topic", name)
@@ -234,9 +234,21 @@ def test_delete_records(tools, name):
     assert tools.consume(name, 6, "--from-beginning") == [str(n) for n in range(4, 10)]
 
 
+def test_log_dirs(tools, name):
+    tools.create(name, 1)
+    tools.produce(name, "abc\n")
+    told = tools("log-dirs", "--describe", "--topic-list", name)
+    line = next(line for line in told.splitlines() if line.startswith("{"))
+    brokers = json.loads(line)["brokers"]
+    assert sorted(b["broker"] for b in brokers) == [1, 2, 3]
+    for broker in brokers:
+        (part,) = broker["logDirs"][0]["partitions"]
+        assert part["partition"] == f"{name}-0" and part["size"] > 0
+
+
 def test_cluster_and_api_versions(tools):
     told = tools.bare("cluster", "cluster-id", "--bootstrap-server", tools.servers)
-    assert re.search(r"Cluster ID: \S{22}", told), told
+    assert re.search(r"Cluster ID: \S{22}\n", told), told
     told = tools("broker-api-versions")
     assert told.count("(id: ") == 3
     assert "Produce(0): 0 to" in told and "Fetch(1): 4 to" in told

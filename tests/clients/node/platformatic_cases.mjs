@@ -124,6 +124,8 @@ const cases = {
       const deleted = [{ name: topic, partitions: [{ partition: 0, offset: 2n }] }]
       const [left] = await admin.deleteRecords({ topics: deleted })
       assert.equal(left.partitions[0].lowWatermark, 2n)
+      const dirs = await admin.describeLogDirs({ topics: [{ name: topic, partitions: [0] }] })
+      assert.equal(dirs.length, 3)
     })
   }
 }
