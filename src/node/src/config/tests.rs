@@ -117,7 +117,8 @@ fn mistakes_are_named_with_their_place() {
          log.auto_create_topics, log.default_partitions, groups.min_session_timeout_ms, \
          groups.max_session_timeout_ms, groups.initial_rebalance_delay_ms, groups.max_size, \
          disk.reserve_bytes, raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, \
-         raft.election_max_ms, limits.connections, limits.request_bytes, limits.inflight_bytes, peers",
+         raft.election_max_ms, limits.connections, limits.request_bytes, \
+         limits.inflight_bytes, peers",
     );
     check(
         "host = \"10.0.0.2\"",
