@@ -14,7 +14,7 @@
 //! ```
 //! Hand-made integers are big-endian.
 
-use base::codec;
+use base::{NodeId, codec};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -281,6 +281,12 @@ pub(crate) enum MetaCommand {
     },
     AllocateProducerIds {
         count: u32,
+    },
+    /// Says on which nodes partitions from `first` on are reported to be.
+    AssignReplicas {
+        id: Uuid,
+        first: u32,
+        replicas: Vec<Vec<NodeId>>,
     },
 }
 

@@ -159,7 +159,12 @@ async fn nothing_of_a_deleted_topic_is_left_once_its_name_is_used_again() {
 async fn topics_are_created_grown_configured_and_deleted() {
     let c = cluster();
     let topic = c.topic(&[("retention.ms", "1000")]).await;
-    let groups: Vec<u16> = topic.partitions.iter().filter_map(|g| g.data_number()).collect();
+    let placed = |topic: &Topic| -> Vec<u16> {
+        topic.partitions.iter().filter_map(|g| g.data_number()).collect()
+    };
+    let mut groups = placed(&topic);
+    let first = groups.clone();
+    groups.sort_unstable();
     assert_eq!(groups, [0, 1, 2]);
     assert_eq!(c.service.replicas().len(), 3);
     let again = c.service.create_topic(&spec("t", &[]), Mode::Apply).await;
@@ -181,6 +186,7 @@ async fn topics_are_created_grown_configured_and_deleted() {
     .expect("replicas of a deleted topic go");
     let new = c.topic(&[]).await;
     assert_ne!(new.id, topic.id);
+    assert_eq!(placed(&new), first, "leader epochs must not go back");
     assert_eq!(c.values(0, 0).await, []);
     c.tasks.shutdown(Duration::from_secs(1)).await;
 }

@@ -1,12 +1,13 @@
 //! Topics: the desired state, in `m0`.
 //!
-//! Rows: `T` + topic id: the topic; `I`: next producer id; `C`: where the next partition goes.
+//! Rows: `T` + topic id: the topic; `A` + topic id: replicas that were asked for by name, where
+//! there are any; `I`: next producer id.
 //! All of it is also in memory, for readers of this node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{GroupId, codec};
+use base::{GroupId, NodeId, codec};
 use bytes::Bytes;
 use consensus::{ApplyAt, Fatal, Rows, StateMachine};
 use parking_lot::RwLock;
@@ -36,6 +37,7 @@ impl TopicRow {
             id: self.id,
             partitions: self.partitions,
             replication_factor: self.replication_factor,
+            replicas: BTreeMap::new(),
             configs: self.configs,
             settings,
         }
@@ -124,27 +126,47 @@ impl Topics {
 pub(crate) struct MetaMachine {
     topics: Topics,
     next_producer_id: i64,
-    /// Partitions made so far; the next goes to this number modulo the data groups.
-    cursor: u64,
 }
 
 impl MetaMachine {
     pub(crate) fn new(topics: Topics) -> Self {
-        Self { topics, next_producer_id: 0, cursor: 0 }
+        Self { topics, next_producer_id: 0 }
     }
 
-    fn place(&mut self, count: u32, data_groups: u16, rows: &mut Rows<'_>) -> Vec<GroupId> {
+    /// The data groups of partitions `first` and following of a topic: one after the other, from
+    /// one that the name gives. So a topic that is made anew under its name finds its partitions
+    /// in the same groups, and their leader epochs, which are the groups' terms, never go back:
+    /// librdkafka believes no metadata with a lower epoch, also when the topic's id has changed.
+    fn place(name: &str, first: u32, count: u32, data_groups: u16) -> Vec<GroupId> {
         let groups = u64::from(data_groups.max(1));
-        let numbers = (self.cursor..self.cursor + u64::from(count)).map(|n| n % groups);
-        let placed = numbers.map(|n| GroupId::data(u16::try_from(n).unwrap_or(0))).collect();
-        self.cursor = (self.cursor + u64::from(count)) % groups;
-        rows.put(b"C", codec::encode(&self.cursor));
-        placed
+        let start = u64::from(base::crc::crc32c(name.as_bytes())) + u64::from(first);
+        let numbers = (start..start + u64::from(count)).map(|n| n % groups);
+        numbers.map(|n| GroupId::data(u16::try_from(n).unwrap_or(0))).collect()
     }
 
-    fn save(&self, topic: Topic, rows: &mut Rows<'_>) {
+    /// Saves a topic's row; the replicas named for it stay what they are.
+    fn save(&self, mut topic: Topic, rows: &mut Rows<'_>) {
         rows.put(&topic_key(topic.id), codec::encode(&TopicRow::of(&topic)));
+        if let Some(known) = self.topics.by_id(topic.id) {
+            topic.replicas = known.replicas.clone();
+        }
         self.topics.put(topic);
+    }
+
+    fn assign_replicas(
+        &self,
+        id: Uuid,
+        first: u32,
+        replicas: Vec<Vec<NodeId>>,
+        rows: &mut Rows<'_>,
+    ) -> MetaReply {
+        let Some(topic) = self.topics.by_id(id) else { return MetaReply::UnknownTopic };
+        let mut topic = Topic::clone(&topic);
+        let held = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        topic.replicas.extend((first..held).zip(replicas));
+        rows.put(&replicas_key(id), codec::encode(&topic.replicas));
+        self.topics.put(topic);
+        MetaReply::Done
     }
 
     fn run(&mut self, command: MetaCommand, rows: &mut Rows<'_>) -> MetaReply {
@@ -166,7 +188,7 @@ impl MetaMachine {
                 if !self.has_room(0, partitions) {
                     return MetaReply::TooMany;
                 }
-                let partitions = self.place(partitions, data_groups, rows);
+                let partitions = Self::place(&name, 0, partitions, data_groups);
                 let configs = configs.into_iter().collect();
                 let row = TopicRow { name, id, partitions, replication_factor, configs };
                 self.save(row.topic(), rows);
@@ -174,6 +196,7 @@ impl MetaMachine {
             }
             MetaCommand::DeleteTopic { id } => {
                 rows.delete(&topic_key(id));
+                rows.delete(&replicas_key(id));
                 if self.topics.remove(id) { MetaReply::Done } else { MetaReply::UnknownTopic }
             }
             MetaCommand::CreatePartitions { id, total, data_groups } => {
@@ -194,6 +217,9 @@ impl MetaMachine {
                 self.next_producer_id = first.saturating_add(i64::from(count));
                 rows.put(b"I", codec::encode(&self.next_producer_id));
                 MetaReply::ProducerIds { first }
+            }
+            MetaCommand::AssignReplicas { id, first, replicas } => {
+                self.assign_replicas(id, first, replicas, rows)
             }
         }
     }
@@ -220,7 +246,7 @@ impl MetaMachine {
             return MetaReply::TooMany;
         }
         let mut row = TopicRow::of(&topic);
-        row.partitions.extend(self.place(total - held, data_groups, rows));
+        row.partitions.extend(Self::place(&topic.name, held, total - held, data_groups));
         self.save(row.topic(), rows);
         MetaReply::Created { first: held }
     }
@@ -228,6 +254,10 @@ impl MetaMachine {
 
 fn topic_key(id: Uuid) -> Vec<u8> {
     [b"T", &id.as_bytes()[..]].concat()
+}
+
+fn replicas_key(id: Uuid) -> Vec<u8> {
+    [b"A", &id.as_bytes()[..]].concat()
 }
 
 impl StateMachine for MetaMachine {
@@ -241,12 +271,14 @@ impl StateMachine for MetaMachine {
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
         self.topics.clear();
         for (_, value) in rows.scan(b"T")? {
-            self.topics.put(codec::decode::<TopicRow>(&value)?.topic());
+            let mut topic = codec::decode::<TopicRow>(&value)?.topic();
+            if let Some(replicas) = rows.get(&replicas_key(topic.id))? {
+                topic.replicas = codec::decode(&replicas)?;
+            }
+            self.topics.put(topic);
         }
         let id = rows.get(b"I")?.map(|value| codec::decode(&value)).transpose()?;
         self.next_producer_id = id.unwrap_or(0);
-        let cursor = rows.get(b"C")?.map(|value| codec::decode(&value)).transpose()?;
-        self.cursor = cursor.unwrap_or(0);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::GroupId;
+use base::{GroupId, NodeId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -40,6 +40,9 @@ pub struct Topic {
     pub partitions: Vec<GroupId>,
     /// Replication factor as it was asked for; data is always stored on all nodes.
     pub replication_factor: i16,
+    /// The replicas of partitions whose nodes were named when they were made, in that order. What
+    /// clients are told; data is always stored on all nodes.
+    pub replicas: BTreeMap<u32, Vec<NodeId>>,
     /// Settings that were set explicitly.
     pub configs: BTreeMap<String, String>,
     /// All settings that the log acts on.

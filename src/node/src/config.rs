@@ -42,6 +42,8 @@ pub struct Config {
     pub wal: WalConfig,
     /// Topics.
     pub log: LogConfig,
+    /// Consumer groups.
+    pub groups: GroupsConfig,
     /// Bytes of the data directory's file system that stay free; below, writes are refused.
     pub disk_reserve_bytes: u64,
     /// Consensus.
@@ -142,6 +144,20 @@ pub struct LogConfig {
     pub auto_create_topics: bool,
     /// Partitions of a topic that was created without a number.
     pub default_partitions: u32,
+}
+
+/// Settings of consumer groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupsConfig {
+    /// Shortest session a member may ask for, in milliseconds: `group.min.session.timeout.ms`.
+    pub min_session_timeout_ms: u64,
+    /// Longest session a member may ask for, in milliseconds: `group.max.session.timeout.ms`.
+    pub max_session_timeout_ms: u64,
+    /// How long the first generation of a group waits for more members, in milliseconds:
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u64,
+    /// Members of one group: `group.max.size`.
+    pub max_size: u16,
 }
 
 /// Settings of consensus.

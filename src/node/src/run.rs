@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use base::{Env, TaskGroup};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blocks::BlockService;
 use consensus::net::tcp::PeerAddress;
 use consensus::{Cluster, ClusterOptions, StartError, tags};
@@ -21,9 +23,10 @@ use log::{LogOptions, LogService};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::admin::{Gateways, NodeAdmin};
-use crate::config::{Config, HostPort, Refused, WalSync};
+use crate::config::{Config, GroupsConfig, HostPort, Refused, WalSync};
 use crate::facts::Facts;
 use crate::registry::Advertised;
 use crate::services::{Resets, Services, Shared, readers};
@@ -232,6 +235,21 @@ impl Node {
     }
 }
 
+/// Kafka writes ids in URL-safe base64, and tools count on its 22 characters.
+fn kafka_cluster_id(hex: &str) -> String {
+    Uuid::try_parse(hex).map_or(String::new(), |id| URL_SAFE_NO_PAD.encode(id.as_bytes()))
+}
+
+fn group_config(config: &GroupsConfig) -> GroupConfig {
+    let ms = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    GroupConfig {
+        min_session_ms: ms(config.min_session_timeout_ms),
+        max_session_ms: ms(config.max_session_timeout_ms),
+        initial_delay_ms: ms(config.initial_rebalance_delay_ms),
+        max_members: usize::from(config.max_size),
+    }
+}
+
 fn start_services(
     env: &Env,
     config: &Config,
@@ -254,7 +272,8 @@ fn start_services(
         options,
     );
     let store = Arc::new(log.clone());
-    let consumer_groups = GroupService::start(store, GroupConfig::default(), env.clone(), tasks);
+    let consumer_groups =
+        GroupService::start(store, group_config(&config.groups), env.clone(), tasks);
     let blocks =
         BlockService::new(shared.blocks.clone(), groups.fs.clone(), peers.clone(), tasks.clone());
     let index = IndexService::new(
@@ -320,7 +339,7 @@ impl Opening {
         let registry = self.shared.registry.all();
         let advertised = registry.iter().map(|(node, a)| (*node, a.kafka.clone())).collect();
         let config = KafkaConfig {
-            cluster_id: self.cluster.cluster_id().unwrap_or_default(),
+            cluster_id: kafka_cluster_id(&self.cluster.cluster_id().unwrap_or_default()),
             auto_create_topics: self.config.log.auto_create_topics,
             default_partitions: i32::try_from(self.config.log.default_partitions)?,
             metrics: self.kafka_metrics.clone(),

@@ -232,6 +232,15 @@ impl Shared {
     /// The nodes named as replicas: as many as were asked for, the leader among them. The data
     /// itself is on every node.
     fn replicas_of(&self, topic: &Topic, partition: i32, leader: i32) -> Vec<i32> {
+        let named = u32::try_from(partition).ok().and_then(|p| topic.replicas.get(&p));
+        if let Some(named) = named {
+            let mut nodes: Vec<i32> = named.iter().map(|n| i32::from(n.0)).collect();
+            // Any node may lead, since all have the data; a leader is a replica.
+            if leader >= 0 && !nodes.contains(&leader) && nodes.pop().is_some() {
+                nodes.push(leader);
+            }
+            return nodes;
+        }
         let mut nodes: Vec<i32> = self.backend.peers.all().iter().map(|n| i32::from(n.0)).collect();
         let count = usize::try_from(topic.replication_factor).unwrap_or(nodes.len());
         let count = count.clamp(1, nodes.len().max(1));

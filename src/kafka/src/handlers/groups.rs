@@ -221,7 +221,7 @@ pub(crate) async fn delete(
 
 async fn delete_one(shared: &Arc<Shared>, group: &str) -> errors::Code {
     let had_offsets = has_offsets(shared, group).await;
-    match shared.backend.consumer_groups.delete(group) {
+    match shared.backend.consumer_groups.delete(group).await {
         Err(error) => return errors::group_code(error),
         Ok(false) if !had_offsets => return errors::GROUP_ID_NOT_FOUND,
         Ok(_) => {}

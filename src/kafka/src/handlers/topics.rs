@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use base::NodeId;
 use log::{LogError, Mode, Topic, TopicRef, TopicSpec};
 
 use super::configs;
@@ -47,14 +48,22 @@ async fn create_one(
     mode: Mode,
 ) -> CreatableTopicResult {
     let name = topic.name.clone();
-    let spec = match spec(shared, topic) {
-        Ok(spec) => spec,
+    let (spec, replicas) = match spec(shared, topic) {
+        Ok(found) => found,
         Err((error_code, text)) => {
             let error_message = Some(text);
             return CreatableTopicResult { name, error_code, error_message, ..Default::default() };
         }
     };
-    match shared.backend.log.create_topic(&spec, mode).await {
+    let log = &shared.backend.log;
+    let made = async {
+        let made = log.create_topic(&spec, mode).await?;
+        if mode == Mode::Apply && !replicas.is_empty() {
+            log.assign_replicas(made.id, 0, replicas).await?;
+        }
+        Ok::<_, LogError>(made)
+    };
+    match made.await {
         Ok(made) => created(&made, mode),
         Err(error) => CreatableTopicResult {
             name,
@@ -84,16 +93,25 @@ fn created(topic: &Topic, mode: Mode) -> CreatableTopicResult {
     }
 }
 
-/// What is to be made, or code and words of a refusal.
-fn spec(shared: &Arc<Shared>, topic: CreatableTopic) -> Result<TopicSpec, (errors::Code, String)> {
+type Refusal = (errors::Code, String);
+
+/// What is to be made and the replicas that were named, or code and words of a refusal.
+fn spec(
+    shared: &Arc<Shared>,
+    topic: CreatableTopic,
+) -> Result<(TopicSpec, Vec<Vec<NodeId>>), Refusal> {
     let mut partitions = topic.num_partitions;
     let mut replication_factor = topic.replication_factor;
+    let mut replicas = Vec::new();
     if !topic.assignments.is_empty() {
         if partitions != -1 || replication_factor != -1 {
             let text = "Both numPartitions or replicationFactor and replicasAssignments were set.";
             return Err((errors::INVALID_REQUEST, text.to_owned()));
         }
-        (partitions, replication_factor) = assigned(&topic.assignments)?;
+        replicas = assigned(shared, &topic.assignments)?;
+        let factor = replicas.first().map_or(0, Vec::len);
+        partitions = i32::try_from(replicas.len()).unwrap_or(i32::MAX);
+        replication_factor = i16::try_from(factor).unwrap_or(i16::MAX);
     }
     if partitions == -1 {
         partitions = shared.config.default_partitions;
@@ -106,27 +124,60 @@ fn spec(shared: &Arc<Shared>, topic: CreatableTopic) -> Result<TopicSpec, (error
         };
         configs.push((config.name, value));
     }
-    Ok(TopicSpec { name: topic.name, partitions, replication_factor, configs })
+    let spec = TopicSpec { name: topic.name, partitions, replication_factor, configs };
+    Ok((spec, replicas))
 }
 
-/// A manual assignment only tells the numbers: data is on every node.
+/// A manual assignment by partition, which must begin at 0 and have no gap.
 fn assigned(
+    shared: &Arc<Shared>,
     assignments: &[CreatableReplicaAssignment],
-) -> Result<(i32, i16), (errors::Code, String)> {
-    let refused = |text: &str| (errors::INVALID_REPLICA_ASSIGNMENT, text.to_owned());
-    let indexes: BTreeSet<i32> = assignments.iter().map(|a| a.partition_index).collect();
-    let count = i32::try_from(assignments.len()).map_err(|_| refused("too many partitions"))?;
-    if !indexes.iter().copied().eq(0..count) {
-        return Err(refused("partitions should be a consecutive 0-based integer sequence"));
+) -> Result<Vec<Vec<NodeId>>, Refusal> {
+    let by_index: BTreeMap<i32, &Vec<i32>> =
+        assignments.iter().map(|a| (a.partition_index, &a.broker_ids)).collect();
+    let consecutive = by_index.keys().copied().zip(0..).all(|(index, n)| index == n);
+    if !consecutive || by_index.len() != assignments.len() {
+        let text = "partitions should be a consecutive 0-based integer sequence";
+        return Err((errors::INVALID_REPLICA_ASSIGNMENT, text.to_owned()));
     }
-    let factor = assignments.first().map_or(0, |a| a.broker_ids.len());
-    let distinct = |a: &CreatableReplicaAssignment| {
-        a.broker_ids.len() == factor && a.broker_ids.iter().collect::<BTreeSet<_>>().len() == factor
-    };
-    if factor == 0 || !assignments.iter().all(distinct) {
-        return Err(refused("replicas of partitions must be distinct and equally many"));
+    let factor = by_index.values().next().map_or(0, |ids| ids.len());
+    by_index.into_values().map(|ids| nodes(shared, ids, factor)).collect()
+}
+
+/// The nodes of one partition's manual assignment, `factor` of them.
+fn nodes(shared: &Arc<Shared>, ids: &[i32], factor: usize) -> Result<Vec<NodeId>, Refusal> {
+    let refused = |text: String| (errors::INVALID_REPLICA_ASSIGNMENT, text);
+    if ids.is_empty() {
+        let text = "The manual partition assignment includes an empty replica list.";
+        return Err(refused(text.to_owned()));
     }
-    Ok((count, i16::try_from(factor).unwrap_or(i16::MAX)))
+    let shown = || ids.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+    if ids.len() != factor {
+        let (list, count) = (shown(), ids.len());
+        return Err(refused(format!(
+            "The manual partition assignment includes a partition with {count} replica(s), but \
+             this is not consistent with previous partitions, which have {factor} replica(s): \
+             [{list}]"
+        )));
+    }
+    let known = shared.backend.peers.all();
+    let mut nodes: Vec<NodeId> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let node = u16::try_from(*id).map(NodeId).ok().filter(|node| known.contains(node));
+        let Some(node) = node else {
+            return Err(refused(format!(
+                "The manual partition assignment includes broker {id}, but no such broker is \
+                 registered."
+            )));
+        };
+        if nodes.contains(&node) {
+            return Err(refused(format!(
+                "The manual partition assignment includes the broker {id} more than once."
+            )));
+        }
+        nodes.push(node);
+    }
+    Ok(nodes)
 }
 
 /// Removes topics by name, or by id from version 6.
@@ -172,13 +223,44 @@ pub(crate) async fn add_partitions(
 ) -> CreatePartitionsResponse {
     let mut results = Vec::new();
     for topic in request.topics {
-        let mode = mode(request.validate_only);
-        let done = shared.backend.log.create_partitions(&topic.name, topic.count, mode).await;
-        results.push(CreatePartitionsTopicResult {
-            name: topic.name.clone(),
-            error_code: done.as_ref().err().map_or(errors::NONE, LogError::code),
-            error_message: done.err().map(|error| error.to_string()),
-        });
+        let done = add_to_one(shared, &topic, mode(request.validate_only)).await;
+        let (error_code, error_message) = match done {
+            Ok(()) => (errors::NONE, None),
+            Err((code, text)) => (code, Some(text)),
+        };
+        results.push(CreatePartitionsTopicResult { name: topic.name, error_code, error_message });
     }
     CreatePartitionsResponse { throttle_time_ms: 0, results }
+}
+
+async fn add_to_one(
+    shared: &Arc<Shared>,
+    topic: &CreatePartitionsTopic,
+    mode: Mode,
+) -> Result<(), Refusal> {
+    let log = &shared.backend.log;
+    let refused = |error: LogError| (error.code(), error.to_string());
+    let held = log.topic(&topic.name).map_or(0, |known| known.partitions.len());
+    let mut replicas = Vec::new();
+    if let Some(assignments) = &topic.assignments {
+        let added = usize::try_from(topic.count).unwrap_or(0).saturating_sub(held);
+        if assignments.len() != added {
+            let text = format!(
+                "Attempted to add {added} additional partition(s), but only {} assignment(s) were \
+                 specified.",
+                assignments.len()
+            );
+            return Err((errors::INVALID_REPLICA_ASSIGNMENT, text));
+        }
+        let factor = assignments.first().map_or(0, |a| a.broker_ids.len());
+        for assignment in assignments {
+            replicas.push(nodes(shared, &assignment.broker_ids, factor)?);
+        }
+    }
+    let grown = log.create_partitions(&topic.name, topic.count, mode).await.map_err(refused)?;
+    if mode == Mode::Apply && !replicas.is_empty() {
+        let first = u32::try_from(held).unwrap_or(u32::MAX);
+        log.assign_replicas(grown.id, first, replicas).await.map_err(refused)?;
+    }
+    Ok(())
 }

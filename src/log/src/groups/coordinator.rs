@@ -151,6 +151,11 @@ impl Coordinator {
         self.groups.values().filter_map(Group::next_deadline_ms).min()
     }
 
+    /// When something is due next in one group.
+    pub fn deadline_of(&self, id: &str) -> Option<i64> {
+        self.groups.get(id).and_then(Group::next_deadline_ms)
+    }
+
     fn forget_if_empty(&mut self, id: &str) {
         if self.groups.get(id).is_some_and(Group::is_forgettable) {
             self.groups.remove(id);

@@ -26,6 +26,7 @@ use super::types::{
 };
 
 /// Without any deadline the timers look again after this time.
+const IDLE_MS: i64 = 60_000;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Rows saved with one command.
@@ -54,8 +55,14 @@ enum Waiter {
     Sync(oneshot::Sender<Result<SyncReply, GroupError>>),
 }
 
-/// Group, ticket and row.
-type Unsaved = (String, u64, Option<GroupRow>);
+/// A row that waits to be saved.
+struct Unsaved {
+    group: String,
+    ticket: u64,
+    row: Option<GroupRow>,
+    /// Hears how it went.
+    done: Option<oneshot::Sender<Result<(), GroupError>>>,
+}
 
 struct Loaded {
     term: u64,
@@ -68,6 +75,8 @@ struct ShardState {
     loaded: Option<Loaded>,
     waiters: HashMap<Token, Waiter>,
     next_token: u64,
+    /// When the shard's task looks at the time next; `None` before it looked the first time.
+    timer_ms: Option<i64>,
 }
 
 struct Shard {
@@ -196,9 +205,24 @@ impl GroupService {
         self.ask(group, |c, _| c.check_offset_delete(group, topic))?
     }
 
-    /// Removes a group without members; says whether there was one.
-    pub fn delete(&self, group: &str) -> Result<bool, GroupError> {
-        self.ask(group, |c, _| c.delete(group))?
+    /// Removes a group without members; says whether there was one. The removal is replicated
+    /// when this returns.
+    pub async fn delete(&self, group: &str) -> Result<bool, GroupError> {
+        let (sender, receiver) = oneshot::channel();
+        let existed = self.with(group, |state, _| {
+            let loaded = state.loaded.as_mut().ok_or(GroupError::NotCoordinator)?;
+            let existed = loaded.coordinator.delete(group)?;
+            state.settle();
+            let last = state.loaded.as_mut().and_then(|l| l.saves.last_mut());
+            if let Some(save) = last.filter(|_| existed) {
+                save.done = Some(sender);
+            }
+            Ok(existed)
+        })??;
+        if existed {
+            receiver.await.unwrap_or(Err(GroupError::NotCoordinator))?;
+        }
+        Ok(existed)
     }
 
     /// A group as it stands; `None` when there is none.
@@ -255,8 +279,9 @@ impl GroupService {
         let mut state = self.ready(number)?;
         let answer = body(&mut state, self.now_ms());
         state.settle();
+        let wake = state.has_work_before_timer(group);
         drop(state);
-        if let Some(shard) = self.shards.get(number) {
+        if let Some(shard) = self.shards.get(number).filter(|_| wake) {
             shard.wake.notify_one();
         }
         Ok(answer)
@@ -310,31 +335,37 @@ impl GroupService {
         let Some(loaded) = &mut state.loaded else { return IDLE };
         loaded.coordinator.tick(now_ms);
         let deadline = loaded.coordinator.next_deadline_ms();
+        let timer = deadline.unwrap_or(i64::MAX).min(now_ms.saturating_add(IDLE_MS));
+        state.timer_ms = Some(timer);
         state.settle();
         if state.loaded.as_ref().is_some_and(|l| !l.saves.is_empty()) {
             return Duration::ZERO;
         }
-        let wait = deadline.map(|at| u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0));
-        wait.map_or(IDLE, Duration::from_millis).min(IDLE)
+        Duration::from_millis(u64::try_from(timer.saturating_sub(now_ms)).unwrap_or(0))
     }
 
     /// Saves rows that wait; says whether there were any.
     async fn save_some(&self, number: usize) -> bool {
         let Some((term, batch)) = self.take_saves(number) else { return false };
-        let rows = batch.iter().map(|(group, _, row)| (group.clone(), row.clone())).collect();
+        let rows = batch.iter().map(|save| (save.group.clone(), save.row.clone())).collect();
         let result = self.store.save(number, term, GroupCommand::Save(rows)).await;
         if let Err(error) = &result {
             warn!(shard = number, %error, "consumer groups not saved");
         }
         let result = result.map_err(|_| GroupError::CoordinatorNotAvailable);
-        let Ok(mut state) = self.ready(number) else { return true };
         let now_ms = self.now_ms();
-        if let Some(loaded) = state.loaded.as_mut().filter(|l| l.term == term) {
-            for (group, ticket, _) in &batch {
-                loaded.coordinator.saved(now_ms, group, *ticket, result);
+        if let Ok(mut state) = self.ready(number) {
+            if let Some(loaded) = state.loaded.as_mut().filter(|l| l.term == term) {
+                for save in &batch {
+                    loaded.coordinator.saved(now_ms, &save.group, save.ticket, result);
+                }
             }
+            state.settle();
         }
-        state.settle();
+        for done in batch.into_iter().filter_map(|save| save.done) {
+            // Whoever asked may have gone.
+            done.send(result).ok();
+        }
         true
     }
 
@@ -354,6 +385,14 @@ impl ShardState {
         Token(self.next_token)
     }
 
+    /// Whether a request about `group` left something to do before the shard's task looks again:
+    /// heartbeats, which are most of the requests, never do.
+    fn has_work_before_timer(&self, group: &str) -> bool {
+        let Some(loaded) = &self.loaded else { return false };
+        let deadline = loaded.coordinator.deadline_of(group);
+        !loaded.saves.is_empty() || deadline.is_some_and(|at| self.timer_ms.is_none_or(|t| at < t))
+    }
+
     /// Carries out what the coordinator asked for.
     fn settle(&mut self) {
         let Some(loaded) = &mut self.loaded else { return };
@@ -370,7 +409,9 @@ impl ShardState {
                         drop(sender.send(reply));
                     }
                 }
-                Effect::Save { group, ticket, row } => loaded.saves.push((group, ticket, row)),
+                Effect::Save { group, ticket, row } => {
+                    loaded.saves.push(Unsaved { group, ticket, row, done: None });
+                }
             }
         }
     }
@@ -378,6 +419,7 @@ impl ShardState {
     /// Another node coordinates now: whoever waits looks for it.
     fn unload(&mut self) {
         self.loaded = None;
+        self.timer_ms = None;
         for (_, waiter) in self.waiters.drain() {
             match waiter {
                 Waiter::Join(member, sender) => {

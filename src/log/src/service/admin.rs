@@ -1,8 +1,9 @@
 //! Topics: create, delete, grow, configure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::codec;
+use base::{NodeId, codec};
 use consensus::tags;
 use uuid::Uuid;
 
@@ -121,6 +122,23 @@ impl LogService {
         }
     }
 
+    /// Remembers the nodes that were named for the partitions of a topic from `first` on. They are
+    /// what clients are told; data is stored on all nodes.
+    pub async fn assign_replicas(
+        &self,
+        topic: Uuid,
+        first: u32,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> Result<(), LogError> {
+        let reply = self.meta(&MetaCommand::AssignReplicas { id: topic, first, replicas }).await?;
+        self.0.groups.m0.read_barrier().await?;
+        match reply {
+            MetaReply::Done => Ok(()),
+            MetaReply::UnknownTopic => Err(LogError::UnknownTopicOrPartition),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Changes settings of a topic, all or none.
     pub async fn alter_configs(
         &self,
@@ -221,8 +239,8 @@ impl LogService {
         let groups = &self.0.groups.data;
         let partitions = (0..partitions).zip(groups.iter().cycle()).map(|(_, g)| g.id()).collect();
         let settings = TopicSettings::of(&configs);
-        let (name, id) = (spec.name.clone(), Uuid::nil());
-        Ok(Topic { name, id, partitions, replication_factor, configs, settings })
+        let (name, id, replicas) = (spec.name.clone(), Uuid::nil(), BTreeMap::new());
+        Ok(Topic { name, id, partitions, replication_factor, replicas, configs, settings })
     }
 }
 

@@ -8,8 +8,8 @@ use base::NodeId;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Advertise, Config, ConfigError, HostPort, Limits, Listen, LogConfig, NODES, Peer, RaftConfig,
-    WalConfig, WalSync,
+    Advertise, Config, ConfigError, GroupsConfig, HostPort, Limits, Listen, LogConfig, NODES, Peer,
+    RaftConfig, WalConfig, WalSync,
 };
 
 /// What a key holds.
@@ -68,6 +68,10 @@ const KEYS: &[Key] = &[
     key("wal.sync_interval_ms", int(1, 60_000), "200"),
     key("log.auto_create_topics", Kind::Bool, "true"),
     key("log.default_partitions", int(1, 10_000), "3"),
+    key("groups.min_session_timeout_ms", int(1, 86_400_000), "6000"),
+    key("groups.max_session_timeout_ms", int(1, 86_400_000), "1800000"),
+    key("groups.initial_rebalance_delay_ms", int(0, 86_400_000), "100"),
+    key("groups.max_size", int(1, 65_535), "10000"),
     key("disk.reserve_bytes", int(0, 1 << 50), "1073741824"),
     key("raft.data_groups", int(1, 64), "6"),
     key("raft.heartbeat_ms", int(10, 10_000), "200"),
@@ -326,6 +330,7 @@ impl<'a> Reader<'a> {
                 auto_create_topics: self.flag("log.auto_create_topics"),
                 default_partitions: u32::from(self.small("log.default_partitions")),
             },
+            groups: self.groups(),
             disk_reserve_bytes: self.number("disk.reserve_bytes"),
             raft: self.raft(),
             limits: Limits {
@@ -358,6 +363,22 @@ impl<'a> Reader<'a> {
             elastic: self.advertised("advertise.elastic", listen.elastic, host),
             console: self.advertised("advertise.console", listen.console, host),
         }
+    }
+
+    fn groups(&mut self) -> GroupsConfig {
+        let groups = GroupsConfig {
+            min_session_timeout_ms: self.number("groups.min_session_timeout_ms"),
+            max_session_timeout_ms: self.number("groups.max_session_timeout_ms"),
+            initial_rebalance_delay_ms: self.number("groups.initial_rebalance_delay_ms"),
+            max_size: self.small("groups.max_size"),
+        };
+        if groups.max_session_timeout_ms < groups.min_session_timeout_ms {
+            let place = self.get("groups.max_session_timeout_ms").place;
+            let problem =
+                "groups.max_session_timeout_ms must not be below groups.min_session_timeout_ms";
+            self.fail(place, problem);
+        }
+        groups
     }
 
     fn raft(&mut self) -> RaftConfig {

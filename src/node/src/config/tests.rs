@@ -114,9 +114,11 @@ fn mistakes_are_named_with_their_place() {
          listen.kafka, listen.webhdfs, listen.datanode_http, listen.elastic, listen.console, \
          listen.raft, listen.bulk, advertise.kafka, advertise.webhdfs, advertise.datanode_http, \
          advertise.elastic, advertise.console, wal.sync, wal.sync_interval_ms, \
-         log.auto_create_topics, log.default_partitions, disk.reserve_bytes, raft.data_groups, \
-         raft.heartbeat_ms, raft.election_min_ms, raft.election_max_ms, limits.connections, \
-         limits.request_bytes, limits.inflight_bytes, peers",
+         log.auto_create_topics, log.default_partitions, groups.min_session_timeout_ms, \
+         groups.max_session_timeout_ms, groups.initial_rebalance_delay_ms, groups.max_size, \
+         disk.reserve_bytes, raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, \
+         raft.election_max_ms, limits.connections, limits.request_bytes, \
+         limits.inflight_bytes, peers",
     );
     check(
         "host = \"10.0.0.2\"",
