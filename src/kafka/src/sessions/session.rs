@@ -273,7 +273,7 @@ impl Session {
     /// Notes what was found: idle partitions leave the queue, those that gave records go to its
     /// end.
     pub(crate) fn looked(&mut self, found: &[Found]) {
-        for Found { slot, data, idle, name } in found {
+        for Found { slot, data, idle, name, .. } in found {
             let Some(place) = self.place(*slot) else { continue };
             place.end = data.high_watermark;
             place.queued = !idle;
