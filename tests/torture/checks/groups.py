@@ -36,10 +36,9 @@ def lost_commit(history):
     """A fetched offset is that of the last commit, or of one in doubt."""
     commits = collections.defaultdict(list)
     for commit in history.commits.values():
-        if commit.ok is not False:
-            end = commit.t1 if commit.ok else float("inf")
-            for topic, part, off in commit.offsets:
-                commits[(commit.group, topic, part)].append((commit.t0, end, off, commit))
+        end = commit.t1 if commit.ok else float("inf")
+        for topic, part, off in commit.offsets:
+            commits[(commit.group, topic, part)].append((commit.t0, end, off, commit))
     for seen in history.of["committed"]:
         for topic, part, off in seen["offsets"]:
             yield from _stale(seen, topic, part, off, commits[(seen["group"], topic, part)])
