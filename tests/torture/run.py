@@ -184,7 +184,10 @@ class Run:
             bounds = self.bounds(cluster, places.values())
             consumer.assign(list(places.values()))
             recs, ends = self.read_to_end(consumer, bounds, iso)
-            for part, (low, high) in bounds.items():
+            # Retention goes on: what it took meanwhile was not there to be read.
+            lows = {part: low for part, (low, _) in self.bounds(cluster, places.values()).items()}
+            for part, (_, high) in bounds.items():
+                low = lows[part]
                 self.recorder.note("final", topic=topic, part=part, iso=iso, low=low, high=high,
                                    end=ends.get(part, -1), recs=recs[part], t=now())
                 if ends.get(part, -1) < high and iso == "ru":
