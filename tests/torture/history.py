@@ -13,7 +13,7 @@ each of its lives, such as `remake#3`.
 | truncated | a consumer was told that the log was cut below its position |
 | marks | log start and high watermark, as one client asked for them |
 | assign | what a member of a group holds, with the generation |
-| commit, commit-end | offsets to commit; how `k` ended (`ok`: true, false, null = unknown) |
+| commit, commit-end | offsets to commit; how `k` ended (`ok`: true, or null = unknown) |
 | committed | offsets of a group that were fetched |
 | txn-init, txn-begin, txn-ask, txn-end | transactions; `x` names one; asked to commit or abort |
 | final | everything a partition holds after healing, by isolation |

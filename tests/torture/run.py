@@ -170,6 +170,7 @@ class Run:
             finally:
                 consumer.close()
             self.recorder.note("committed", c="last look", group=group, t0=begun, t1=ended,
+                               copies=group == workload.COPYING_GROUP,
                                offsets=[[p.topic, p.partition, p.offset] for p in found])
         return True
 
@@ -180,16 +181,29 @@ class Run:
             enable_auto_commit=False, auto_offset_reset="error", enable_partition_eof=True))
         places = {p: TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(count)}
         try:
-            bounds = {p: wait_until(lambda: consumer.get_watermark_offsets(place, timeout=5), 30,
-                                    f"bounds of {topic}-{p}") for p, place in places.items()}
+            bounds = self.bounds(cluster, places.values())
             consumer.assign(list(places.values()))
             recs, ends = self.read_to_end(consumer, bounds, iso)
-            for part, (low, high) in bounds.items():
+            # Retention goes on: what it took meanwhile was not there to be read.
+            lows = {part: low for part, (low, _) in self.bounds(cluster, places.values()).items()}
+            for part, (_, high) in bounds.items():
+                low = lows[part]
                 self.recorder.note("final", topic=topic, part=part, iso=iso, low=low, high=high,
                                    end=ends.get(part, -1), recs=recs[part], t=now())
                 if ends.get(part, -1) < high and iso == "ru":
                     self.broken(f"{topic}-{part} cannot be read to its end: {high}, "
                                 f"only {ends.get(part)}")
+        finally:
+            consumer.close()
+
+    def bounds(self, cluster, places):
+        """Log start and high watermark of partitions; read_committed would tell the LSO."""
+        consumer = Consumer(self.conf(cluster, group_id="last-reading",
+                                      isolation_level=ISOLATION["ru"]))
+        try:
+            return {place.partition: wait_until(
+                lambda: consumer.get_watermark_offsets(place, timeout=5), 30, f"bounds of {place}")
+                for place in places}
         finally:
             consumer.close()
 

@@ -138,6 +138,8 @@ CASES = {
     "consumed-twice": Story().txn("x").sent("o", 0, "txn", x="x", src="i")
                              .sent("p", 1, "txn", x="x", src="i").ask("x").done("x")
                              .final((0, "o"), (1, "p"), iso="rc"),
+    "consumed-never": Story().sent("i", 0).final((0, "i"), iso="rc")
+                             .note("committed", group="g", copies=True, offsets=[["log", 0, 1]]),
     "broken": Story().note("broken", what="node 1 died"),
     "fatal-producer": Story().note("fatal", error="out of order"),
     "patience-unrewarded": Story().send("a").fail("a", definite=False),
@@ -164,6 +166,7 @@ TOLERATED = {
     "two owners in two generations": Story().assign("m", 1).assign("n", 2).commit(3, gen=2),
     "out of range after retention": Story().note("reset", topic="log", part=0, at=1, low=2,
                                                  high=9),
+    "a group that commits in transactions": Story().sent("i", 0).final((0, "i")).committed(1),
     "a group that goes on": Story().commit(5).commit(3).committed(3),
 }
 

@@ -18,6 +18,7 @@ TXN_TOPICS = {
 GROUPS = {"eager": "range", "cooperative": "cooperative-sticky"}
 MEMBERS = 3
 COPIERS = 2
+COPYING_GROUP = "copiers"
 
 
 def topics(transactions):
@@ -77,9 +78,9 @@ class Clients:
         self.writing += [self.start(f"txn-{n}", [
             {"role": "committing", "name": f"txn-{n}-{k}", "topics": targets} for k in range(2)])
             for n in range(1)]
-        self.groups["copiers"] = "log"
+        self.groups[COPYING_GROUP] = "log"
         self.copiers = [self.start(f"copier-{n}", [
-            {"role": "copying", "name": f"copier-{n}", "group": "copiers", "source": "log",
+            {"role": "copying", "name": f"copier-{n}", "group": COPYING_GROUP, "source": "log",
              "target": "copied"}]) for n in range(COPIERS)]
         self.members += self.copiers
 

@@ -36,12 +36,13 @@ def lost_commit(history):
     """A fetched offset is that of the last commit, or of one in doubt."""
     commits = collections.defaultdict(list)
     for commit in history.commits.values():
-        if commit.ok is not False:
-            end = commit.t1 if commit.ok else float("inf")
-            for topic, part, off in commit.offsets:
-                commits[(commit.group, topic, part)].append((commit.t0, end, off, commit))
+        end = commit.t1 if commit.ok else float("inf")
+        for topic, part, off in commit.offsets:
+            commits[(commit.group, topic, part)].append((commit.t0, end, off, commit))
+    groups = {commit.group for commit in history.commits.values()}
     for seen in history.of["committed"]:
-        for topic, part, off in seen["offsets"]:
+        # Others commit in transactions.
+        for topic, part, off in seen["offsets"] if seen["group"] in groups else ():
             yield from _stale(seen, topic, part, off, commits[(seen["group"], topic, part)])
 
 
@@ -69,8 +70,9 @@ def group_skip(history):
         if poll.group is not None:
             given[(poll.group, poll.topic, poll.part)].update(r[0] for r in poll.recs)
     last = {}
+    groups = {group for group, _, _ in given}
     for seen in history.of["committed"]:
-        for topic, part, off in seen["offsets"]:
+        for topic, part, off in seen["offsets"] if seen["group"] in groups else ():
             last[(seen["group"], topic, part)] = off
     for (group, topic, part), end in last.items():
         log = history.log(topic, part, "rc") or history.log(topic, part) or {}

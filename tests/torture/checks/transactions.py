@@ -95,5 +95,20 @@ def consumed_twice(history):
             yield f"the input {source} came out {len(places)} times: {spots}"
 
 
+def consumed_never(history):
+    """Consume, transform, produce: what the group committed has its output."""
+    done = {history.sends[v].source for _, _, _, v, _ in history.readings("rc")
+            if v in history.sends and history.sends[v].source is not None}
+    groups = {e["group"] for e in history.of["committed"] if e.get("copies")}
+    last = {(e["group"], topic, part): off for e in history.of["committed"]
+            for topic, part, off in e["offsets"] if e["group"] in groups}
+    for (group, topic, part), end in last.items():
+        log = history.log(topic, part, "rc") or {}
+        missing = [off for off in log if off < end and log[off] not in done]
+        if missing:
+            yield (f"{group} committed {end} for {where(topic, part)}, and {len(missing)} records "
+                   f"have no output, the first {log[missing[0]]} at {missing[0]}")
+
+
 CHECKS = (aborted_txn_read, precommitted_read, torn_txn, zombie_producer, stuck_lso,
-          consumed_twice)
+          consumed_twice, consumed_never)

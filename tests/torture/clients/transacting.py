@@ -5,6 +5,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from torture.clients.base import ID_HEADER, Role, filled, polled, record
 
 TIMEOUT_MS = 6000
+# How long the end of a transaction is asked for, again and again.
+END_SECONDS = 60
 
 
 class Transactional(Role):
@@ -63,7 +65,7 @@ class Transactional(Role):
     def end(self, producer, txn, want):
         """Commits or aborts; returns "committed", "aborted", or "unknown" when the instance is
         of no use any more."""
-        outcome = None
+        outcome, deadline = None, self.now() + END_SECONDS
         while outcome is None:
             self.note("txn-ask", x=txn, want=want, t=self.now())
             try:
@@ -77,7 +79,7 @@ class Transactional(Role):
                 error = e.args[0]
                 if error.txn_requires_abort():
                     want = "abort"
-                elif not error.retriable():
+                elif not error.retriable() or self.now() > deadline:
                     outcome = "unknown"
         self.note("txn-end", x=txn, outcome=outcome, t=self.now())
         return outcome
@@ -140,6 +142,7 @@ class Copying(Transactional):
             place = (message.topic(), message.partition())
             first.setdefault(place, message.offset())
             following[place] = message.offset() + 1
+        txn = None
         try:
             txn = self.begin(producer)
             for message in messages:
@@ -150,12 +153,15 @@ class Copying(Transactional):
             outcome = self.end(producer, txn, "commit")
         except KafkaException as e:
             outcome = self.give_up(producer, txn, e.args[0])
-        if outcome != "committed":
+        if outcome == "unknown":
+            # The new instance ends what the old one left open, whichever way it goes.
+            producer = self.take_over()
+        if outcome != "committed" and producer is not None:
             self.rewind(consumer, first)
-        return producer if outcome in ("committed", "aborted") else self.take_over()
+        return producer
 
     def give_up(self, producer, txn, error):
-        if error.fatal():
+        if txn is None or error.fatal():
             return "unknown"
         return self.end(producer, txn, "abort")
 
