@@ -64,7 +64,7 @@ const cases = {
       const metadata = await admin.metadata({ topics: [topic] })
       assert.equal(metadata.brokers.size, 3)
       assert.equal(metadata.topics.get(topic).partitionsCount, 3)
-      await admin.createPartitions({ topics: [{ name: topic, count: 4, assignments: [] }] })
+      await admin.createPartitions({ topics: [{ name: topic, count: 4, assignments: [{ brokerIds: [3, 1, 2] }] }] })
       const resources = [{
         resourceType: 2, resourceName: topic,
         configs: [{ name: 'retention.ms', configOperation: 0, value: '123456' }]

@@ -92,10 +92,14 @@ impl LogService {
         let held = topic.partitions.len();
         let wanted = u32::try_from(total).unwrap_or(0);
         let not_more = |held: usize| {
-            let text = format!(
-                "Topic currently has {held} partitions, which is higher than or equal to \
-                 the requested {total}."
-            );
+            let text = if usize::try_from(total) == Ok(held) {
+                format!("Topic already has {held} partition(s).")
+            } else {
+                format!(
+                    "The topic {name} currently has {held} partition(s); {total} would not be an \
+                     increase."
+                )
+            };
             LogError::InvalidPartitions(text)
         };
         if usize::try_from(total).is_ok_and(|total| total <= held) || wanted == 0 {

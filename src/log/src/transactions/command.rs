@@ -64,7 +64,13 @@ pub(crate) enum TxnCommand {
     /// Ends a transaction in partitions and consumer groups of this data group.
     Mark { marker: Marker, parts: Vec<PartKey>, groups: Vec<String> },
     /// Offsets that count once the transaction commits.
-    CommitOffsets { group: String, producer: ProducerEpoch, number: u64, offsets: Vec<OffsetEntry> },
+    CommitOffsets {
+        group: String,
+        producer: ProducerEpoch,
+        // Of the transaction.
+        number: u64,
+        offsets: Vec<OffsetEntry>,
+    },
     /// Forgets what groups remember of producers whose transactions ended before.
     ExpireOffsets { before_ms: i64 },
 }
