@@ -21,8 +21,8 @@ pub(crate) fn open(
     dir: &Path,
     meta: &IndexMeta,
 ) -> Result<(Shard, u64), EsError> {
-    let options = ShardOptions::default();
-    let opened = Shard::open(dir, meta.schema.clone(), options);
+    let options = ShardOptions { pipeline: shared.pipeline.clone(), ..ShardOptions::default() };
+    let opened = Shard::open(dir, meta.schema.clone(), options.clone());
     let shard = match opened {
         Ok(shard) => shard,
         Err(failure) => {

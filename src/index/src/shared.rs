@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base::{Env, GroupId};
 use consensus::StateMachine;
 use parking_lot::RwLock;
+use search::shard::Pipeline;
 use segment::SegmentWriter;
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ pub struct IndexShared {
     copies_version: watch::Sender<u64>,
     pub(crate) writers: Arc<WriterBudget>,
     pub(crate) lag: Arc<NodeLag>,
+    pub(crate) pipeline: Arc<Pipeline>,
 }
 
 impl IndexShared {
@@ -42,6 +44,7 @@ impl IndexShared {
             copies_version: watch::Sender::new(0),
             writers: Arc::default(),
             lag: Arc::default(),
+            pipeline: Arc::default(),
         })
     }
 

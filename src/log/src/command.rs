@@ -37,6 +37,13 @@ pub(crate) const PRODUCE_HEAD: usize = 21;
 /// Bytes of a produce command of a transaction before the batch.
 pub(crate) const PRODUCE_TXN_HEAD: usize = PRODUCE_HEAD + 8;
 
+/// Whether a command of a data group adds records: such commands are refused while a disk is
+/// below its reserve. Markers that end transactions, trims and deletions do not count.
+pub fn grows(command: &[u8]) -> bool {
+    let kinds = [KIND_PRODUCE, KIND_ONCE, KIND_PRODUCE_TXN];
+    command.first().is_some_and(|kind| kinds.contains(kind))
+}
+
 /// A command that is not one of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("not a command of the log: {0}")]
@@ -314,6 +321,18 @@ pub(crate) enum MetaReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_that_add_records_are_known() {
+        let key = PartKey { topic: Uuid::from_u128(7), partition: 3 };
+        for claim in [Claim::Plain, Claim::Number(4)] {
+            assert!(grows(&produce(key, claim, b"batch").0));
+        }
+        let head = OnceHead { key, source: "s".into(), epoch: 1, files: Vec::new() };
+        assert!(grows(&once(&head, &[])));
+        assert!(!grows(&control(&Control::SetLogStart { key, offset: 3 })));
+        assert!(!grows(&[]));
+    }
 
     #[test]
     fn commands_survive_a_round_trip() {

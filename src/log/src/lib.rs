@@ -41,6 +41,7 @@ mod types;
 mod waiters;
 pub mod walk;
 
+pub use command::grows;
 pub use error::LogError;
 pub use producers::ActiveProducer;
 pub use service::{Acks, ConfigChange, LogOptions, LogService, TxnDescription, check_name};

@@ -86,8 +86,6 @@ impl SlotReset for Resets {
 /// block store keeps its own reserve, because its bytes do not come as commands. Deleting,
 /// trimming, committing offsets and all that keeps the cluster going never grows.
 pub(crate) fn grows(group: GroupId, tag: u8, command: &[u8]) -> bool {
-    const LOG_PRODUCE: u8 = 1;
-    const LOG_ONCE: u8 = 2;
     const INDEX_OPS: u8 = 3;
     const CREATE_TOPIC: u8 = 0;
     const CREATE_PARTITIONS: u8 = 2;
@@ -98,9 +96,7 @@ pub(crate) fn grows(group: GroupId, tag: u8, command: &[u8]) -> bool {
         (tags::LOG, GroupId::M0) => [CREATE_TOPIC, CREATE_PARTITIONS].contains(&kind),
         (tags::INDEX, GroupId::M0) => kind == CREATE_INDEX,
         (tags::FLOW, GroupId::M0) => kind == PUT_PIPELINE,
-        (tags::LOG, group) if group.data_number().is_some() => {
-            [LOG_PRODUCE, LOG_ONCE].contains(&kind)
-        }
+        (tags::LOG, group) if group.data_number().is_some() => log::grows(command),
         (tags::INDEX, group) if group.data_number().is_some() => kind == INDEX_OPS,
         _ => false,
     }

@@ -34,3 +34,7 @@ pub const MAX_TEXT_SLOTS: usize = 256;
 pub const MAX_DOCVALUE_FIELDS: usize = 100;
 /// Snapshots of searchers held for open searches on one node.
 pub const MAX_SNAPSHOTS: usize = 1_000;
+/// Bytes of documents on their way to indexing threads, for all shards that share a pipeline.
+pub const PIPELINE_BYTES: usize = 32 << 20;
+/// What such a document weighs beyond its source, in bytes.
+pub const PENDING_DOCUMENT_BYTES: usize = 1024;

@@ -13,6 +13,7 @@
 
 mod directory;
 mod layout;
+mod pending;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ use directory::DeferredDirectory;
 pub use directory::PinnedCommit;
 pub use layout::Fields;
 pub(crate) use layout::{Slots, column_name};
+use pending::PendingDocument;
+pub use pending::Pipeline;
 
 /// An operation with everything assigned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,15 +100,17 @@ pub struct ShardStats {
 }
 
 /// How a shard uses the machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ShardOptions {
     /// Memory of the writer before it flushes a segment; at least 15 MB.
     pub writer_bytes: usize,
+    /// What bounds documents on their way to the writer, shared by the shards of a node.
+    pub pipeline: Arc<Pipeline>,
 }
 
 impl Default for ShardOptions {
     fn default() -> Self {
-        Self { writer_bytes: 32 << 20 }
+        Self { writer_bytes: 32 << 20, pipeline: Arc::default() }
     }
 }
 
@@ -137,7 +142,8 @@ pub struct Shard {
     writer_bytes: AtomicUsize,
     index: Index,
     directory: DeferredDirectory,
-    fields: Fields,
+    fields: Arc<Fields>,
+    pipeline: Arc<Pipeline>,
     reader: IndexReader,
     schema: RwLock<Arc<IndexSchema>>,
     slots: RwLock<Arc<Slots>>,
@@ -146,7 +152,7 @@ pub struct Shard {
 
 #[derive(Default)]
 struct WriteState {
-    writer: Option<IndexWriter>,
+    writer: Option<IndexWriter<PendingDocument>>,
     /// Operations applied and not yet committed.
     pending: u64,
     /// Whether something was committed that is not synced.
@@ -172,7 +178,7 @@ impl Shard {
             directory.sync()?;
             index
         };
-        let fields = Fields::of(&index.schema())?;
+        let fields = Arc::new(Fields::of(&index.schema())?);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let payload = index.load_metas()?.payload.unwrap_or_default();
         let payload: CommitPayload = serde_json::from_str(&payload).unwrap_or_default();
@@ -184,6 +190,7 @@ impl Shard {
             index,
             directory,
             fields,
+            pipeline: options.pipeline,
             reader,
             schema: RwLock::new(schema),
             slots: RwLock::new(Arc::new(slots)),
@@ -238,7 +245,7 @@ impl Shard {
         Ok(())
     }
 
-    fn document(&self, op: &IndexOp) -> Result<TantivyDocument> {
+    fn document(&self, op: &IndexOp) -> Result<PendingDocument> {
         let schema = self.schema();
         let parsed = schema.parse_document(&op.id, &op.source)?;
         let mut slots = self.slots.read().clone();
@@ -257,16 +264,16 @@ impl Shard {
             slots = Arc::new(grown);
             *shared = slots.clone();
         }
-        Ok(layout::document(&self.fields, &slots, op, &parsed))
+        Ok(PendingDocument::new(&self.pipeline, &self.fields, slots, op.clone(), parsed))
     }
 
-    fn new_writer(&self) -> Result<IndexWriter> {
+    fn new_writer(&self) -> Result<IndexWriter<PendingDocument>> {
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
             .memory_budget_per_thread(self.writer_bytes.load(Ordering::Relaxed))
             .num_merge_threads(1)
             .build();
-        let writer = self.index.writer_with_options(options)?;
+        let writer: IndexWriter<PendingDocument> = self.index.writer_with_options(options)?;
         let mut policy = LogMergePolicy::default();
         policy.set_del_docs_ratio_before_merge(0.3);
         policy.set_max_docs_before_merge(5_000_000);
@@ -364,7 +371,7 @@ impl Shard {
         ShardSnapshot {
             searcher: self.reader.searcher(),
             schema: self.schema(),
-            fields: self.fields.clone(),
+            fields: Fields::clone(&self.fields),
             slots: self.slots.read().clone(),
         }
     }

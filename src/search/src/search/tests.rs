@@ -22,7 +22,7 @@ impl World {
         let mut schema = compile(Mapping::parse(&mapping).unwrap());
         let open = |number: usize, schema: &Arc<IndexSchema>| {
             let path = dir.path().join(number.to_string());
-            let options = ShardOptions { writer_bytes: 15 << 20 };
+            let options = ShardOptions { writer_bytes: 15 << 20, ..ShardOptions::default() };
             Shard::open(&path, schema.clone(), options).unwrap()
         };
         let shards: Vec<Shard> = (0..shards).map(|number| open(number, &schema)).collect();
