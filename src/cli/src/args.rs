@@ -39,6 +39,9 @@ pub enum Command {
     /// Topics.
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Users of the secured ports.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Where files come from.
     #[command(subcommand)]
     Source(FlowCommand),
@@ -74,7 +77,7 @@ pub struct NodeArgs {
 /// A cluster on this machine.
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArgs {
-    /// Ports: a number takes 21 consecutive ports from there; "free" takes any. By default node 1
+    /// Ports: a number takes 24 consecutive ports from there; "free" takes any. By default node 1
     /// has the standard ports, node 2 those + 10000, node 3 those + 20000.
     #[arg(long, value_name = "N|free")]
     pub port_base: Option<String>,
@@ -150,6 +153,31 @@ pub enum TopicCommand {
     /// Deletes a topic and its records.
     Delete {
         /// The topic.
+        name: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Commands about users.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Names all users.
+    List(AdminArgs),
+    /// Creates a user, or gives it another password: the first line of a file, else the variable
+    /// TRINE_USER_PASSWORD, else the first line of standard input.
+    Create {
+        /// The user.
+        name: String,
+        /// File whose first line is the password.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Deletes a user; its open connections stay.
+    Delete {
+        /// The user.
         name: String,
         #[command(flatten)]
         admin: AdminArgs,

@@ -15,6 +15,7 @@ pub mod output;
 pub mod signals;
 pub mod status;
 pub mod topic;
+pub mod user;
 
 use std::fs;
 use std::path::Path;
@@ -66,6 +67,7 @@ fn run(cli: Cli, run_node: RunNode) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args, output),
         Command::Status(admin) => status::run(&admin, output),
         Command::Topic(command) => topic::run(command, output),
+        Command::User(command) => user::run(command, output),
         Command::Source(command) => flow::run(flow::Kind::Source, command, output),
         Command::Pipeline(command) => flow::run(flow::Kind::Pipeline, command, output),
         Command::Config(ConfigCommand::Validate { file, sets }) => {

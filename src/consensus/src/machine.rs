@@ -18,6 +18,8 @@ pub mod tags {
     pub const INDEX: u8 = 4;
     /// Sources and pipelines.
     pub const FLOW: u8 = 5;
+    /// Users, access control lists, client quotas.
+    pub const SECURITY: u8 = 6;
 }
 
 /// Where and when a command is applied. Equal on all nodes.

@@ -100,6 +100,12 @@ pub trait Admin: Send + Sync {
     async fn create_topic(&self, spec: Value) -> Answer;
     /// Deletes a topic.
     async fn delete_topic(&self, name: &str) -> Answer;
+    /// All users and their mechanisms.
+    async fn users(&self) -> Answer;
+    /// Makes a user or changes its credentials from `{name, credentials}`.
+    async fn put_user(&self, spec: Value) -> Answer;
+    /// Removes a user.
+    async fn delete_user(&self, name: &str) -> Answer;
     /// Sources or pipelines with their counts.
     async fn flows(&self, kind: Kind) -> Answer;
     /// Declares or replaces a source or pipeline.
@@ -144,6 +150,8 @@ fn router(admin: Shared) -> Router {
         )
         .route("/api/topics", get(topics).put(create_topic))
         .route("/api/topics/{name}", get(topic).delete(delete_topic))
+        .route("/api/users", get(users).put(put_user))
+        .route("/api/users/{name}", axum::routing::delete(delete_user))
         .route("/api/{kind}", put(apply_flow).get(flows))
         .route("/api/{kind}/{name}", axum::routing::delete(delete_flow))
         .route("/api/{kind}/{name}/{verb}", post(act_on_flow))
@@ -196,6 +204,21 @@ async fn create_topic(State(admin): State<Shared>, body: Bytes) -> Response {
 
 async fn delete_topic(State(admin): State<Shared>, Path(name): Path<String>) -> Response {
     answer(admin.delete_topic(&name)).await
+}
+
+async fn users(State(admin): State<Shared>) -> Response {
+    answer(admin.users()).await
+}
+
+async fn put_user(State(admin): State<Shared>, body: Bytes) -> Response {
+    match json_body(&body) {
+        Ok(spec) => answer(admin.put_user(spec)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn delete_user(State(admin): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(admin.delete_user(&name)).await
 }
 
 fn kind_of(word: &str) -> Result<Kind, AdminError> {
@@ -288,6 +311,15 @@ mod tests {
         async fn delete_topic(&self, _name: &str) -> Answer {
             Ok(Value::Null)
         }
+        async fn users(&self) -> Answer {
+            Ok(json!([]))
+        }
+        async fn put_user(&self, spec: Value) -> Answer {
+            Ok(spec)
+        }
+        async fn delete_user(&self, name: &str) -> Answer {
+            Ok(json!(name))
+        }
         async fn flows(&self, kind: Kind) -> Answer {
             Ok(json!(format!("{kind:?}")))
         }
@@ -320,6 +352,8 @@ mod tests {
         let missing = r#"{"error":"topic 뉴스 does not exist"}"#;
         check("GET", "/api/topics/%EB%89%B4%EC%8A%A4", "", 404, missing).await;
         check("PUT", "/api/topics", "{", 400, &not_json()).await;
+        check("PUT", "/api/users", r#"{"name":"a"}"#, 200, r#"{"name":"a"}"#).await;
+        check("DELETE", "/api/users/a%20b", "", 200, r#""a b""#).await;
         check("GET", "/api/sources", "", 200, r#""Source""#).await;
         check("POST", "/api/pipelines/a%20b/retry", "", 200, r#""Pipeline a b Retry""#).await;
         check("POST", "/api/pipelines/a/jump", "", 404, r#"{"error":"no such page"}"#).await;

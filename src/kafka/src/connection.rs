@@ -9,6 +9,9 @@
 //! back with the response; a request must arrive at a minimal rate and without long pauses;
 //! records read for a client count until it has taken them (see [`crate::outgoing`]); a response
 //! must be taken in time. Bytes that are no request close the connection, as in Kafka.
+//!
+//! On a TLS listener the handshake comes first, on a SASL listener the proof of who it is (see
+//! [`crate::sasl`]). A client above its quota is answered, and not listened to for a while.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,33 +24,38 @@ use std::time::Duration;
 
 use base::limits::{KIB, MIB};
 use bytes::{Buf, Bytes, BytesMut};
+use secure::sasl::Mechanism;
+use secure::tls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use crate::codec::{self, CodecError, RequestBody};
+use crate::caller::Caller;
+use crate::codec::{self, ApiKey, CodecError, RequestBody};
 use crate::gateway::Shared;
 use crate::handlers;
 use crate::limits::{
-    DRAIN_TIMEOUT, IDLE_TIMEOUT, MAX_IN_FLIGHT_REQUESTS, MIN_BYTES_PER_SECOND, STALL_TIMEOUT,
-    WRITE_TIMEOUT,
+    AUTHENTICATION_TIMEOUT, CLOSE_TIMEOUT, DRAIN_TIMEOUT, IDLE_TIMEOUT, MAX_IN_FLIGHT_REQUESTS,
+    MIN_BYTES_PER_SECOND, STALL_TIMEOUT, WRITE_TIMEOUT,
 };
 use crate::outgoing::Held;
+use crate::quotas;
+use crate::sasl::{self, Before, Bounds, Conversation, Proven};
 
 /// Memory is taken from the budget in steps of this many bytes.
 const STEP: usize = 256 * KIB;
 
 /// A whole request and the memory it holds.
-struct Frame {
-    bytes: Bytes,
-    permit: Option<OwnedSemaphorePermit>,
+pub(crate) struct Frame {
+    pub(crate) bytes: Bytes,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(crate) enum End {
     #[error("the client closed the connection")]
     Closed,
     #[error("{0}")]
@@ -63,6 +71,14 @@ enum End {
     /// Kafka tells a producer with acks=0 of an error only so.
     #[error("a produce without acknowledgement failed")]
     Unacknowledged,
+    #[error("unexpected request of api key {0} before authentication")]
+    NotAuthenticated(i16),
+    #[error("the client is not who it says")]
+    Refused,
+    #[error("the client did not prove again who it is")]
+    Expired,
+    #[error("tls: {0}")]
+    Handshake(#[from] tls::HandshakeError),
 }
 
 /// Serves a client until it leaves, misbehaves or idles.
@@ -70,21 +86,53 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let (reader, writer) = stream.into_split();
+    let end = match shared.config.security.tls.clone() {
+        None => {
+            let (reader, writer) = stream.into_split();
+            converse(&shared, reader, writer, Caller::of_subject(peer, None), peer).await
+        }
+        Some(tls) => encrypted(&shared, &tls, stream, peer).await,
+    };
+    if let Err(end) = end {
+        debug!(%peer, %end, "kafka connection closed");
+    }
+}
+
+async fn encrypted(
+    shared: &Arc<Shared>,
+    tls: &tls::TlsServer,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), End> {
+    let stream = tls.accept(stream).await.inspect_err(|_| {
+        shared.backend.security.audit().handshake_failed();
+    })?;
+    let subject = tls::subject_of(&stream);
+    let (reader, writer) = tokio::io::split(stream);
+    converse(shared, reader, writer, Caller::of_subject(peer, subject.as_deref()), peer).await
+}
+
+/// `caller` is who the client is unless it has to say so first.
+async fn converse(
+    shared: &Arc<Shared>,
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    caller: Caller,
+    peer: SocketAddr,
+) -> Result<(), End> {
     let (sender, receiver) = mpsc::channel(4);
-    let reading = read_frames(&shared, reader, sender);
-    let answering = answer(&shared, receiver, writer, peer);
+    let bounds = Bounds::open(shared.config.max_request_bytes);
+    let reading = read_frames(shared, reader, sender, &bounds);
+    let session = Session { shared, peer, bounds: &bounds, caller: Arc::new(caller), proof: None };
+    let answering = answer(session, receiver, writer);
     tokio::pin!(reading, answering);
-    let end = tokio::select! {
+    tokio::select! {
         end = &mut answering => end,
         end = &mut reading => {
             // What was read is still answered: with acks=0 a client sends and leaves.
             drop(timeout(DRAIN_TIMEOUT, &mut answering).await);
             end
         }
-    };
-    if let Err(end) = end {
-        debug!(%peer, %end, "kafka connection closed");
     }
 }
 
@@ -92,6 +140,7 @@ async fn read_frames(
     shared: &Shared,
     mut reader: impl AsyncRead + Unpin,
     sender: mpsc::Sender<Frame>,
+    bounds: &Bounds,
 ) -> Result<(), End> {
     let mut kept = BytesMut::new();
     loop {
@@ -102,7 +151,7 @@ async fn read_frames(
                 return Err(End::Closed);
             }
         }
-        let frame = read_frame(shared, &mut reader, &mut kept).await?;
+        let frame = read_frame(shared, &mut reader, &mut kept, bounds).await?;
         if sender.send(frame).await.is_err() {
             return Ok(());
         }
@@ -114,13 +163,12 @@ async fn read_frame(
     shared: &Shared,
     reader: &mut (impl AsyncRead + Unpin),
     kept: &mut BytesMut,
+    bounds: &Bounds,
 ) -> Result<Frame, End> {
     timeout(STALL_TIMEOUT, fill(reader, kept, 4)).await.map_err(|_| End::Slow)??;
     let size = kept.split_to(4);
     let size = i32::from_be_bytes(size[..].try_into().map_err(|_| End::Closed)?);
-    let max = shared.config.max_request_bytes;
-    // A header takes eight bytes.
-    let bytes = usize::try_from(size).ok().filter(|n| (8..=max).contains(n));
+    let bytes = usize::try_from(size).ok().filter(|n| bounds.admit(*n));
     let bytes = bytes.ok_or(End::Size(size))?;
     let rate = u64::try_from(bytes / MIN_BYTES_PER_SECOND).unwrap_or(u64::MAX);
     let patience = STALL_TIMEOUT + Duration::from_secs(rate);
@@ -170,10 +218,12 @@ async fn fill(
     Ok(())
 }
 
-/// A response, and the part of the budget that its records take.
+/// A response, the part of the budget that its records take, and how long the client must wait
+/// for being over its quota.
 struct Reply {
     chunks: Vec<Bytes>,
     held: Option<Held>,
+    mute: Duration,
 }
 
 /// What a handler makes of a request.
@@ -211,17 +261,70 @@ impl<'a> InFlight<'a> {
     }
 }
 
-async fn answer(
-    shared: &Arc<Shared>,
-    mut frames: mpsc::Receiver<Frame>,
-    mut writer: impl AsyncWrite + Unpin,
+/// A connection as its requests see it.
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
     peer: SocketAddr,
+    bounds: &'a Bounds,
+    caller: Arc<Caller>,
+    /// How the client proved who it is, on a SASL listener.
+    proof: Option<Mechanism>,
+}
+
+impl Session<'_> {
+    /// Lets the client prove who it is, for the first time or again.
+    async fn authenticate(
+        &mut self,
+        frames: &mut mpsc::Receiver<Frame>,
+        writer: &mut (impl AsyncWrite + Unpin),
+        first: Option<Frame>,
+    ) -> Result<(), End> {
+        let before = self
+            .proof
+            .map(|mechanism| Before { principal: self.caller.actor.principal.clone(), mechanism });
+        let (shared, peer, bounds) = (self.shared, self.peer, self.bounds);
+        let conversation = Conversation { shared, frames, writer, peer, bounds, before };
+        let proving = timeout(AUTHENTICATION_TIMEOUT, conversation.run(first));
+        let Proven { caller, mechanism } = proving.await.map_err(|_| End::Slow)??;
+        self.caller = Arc::new(caller);
+        self.proof = Some(mechanism);
+        Ok(())
+    }
+
+    /// Whether the request begins a proof of who the client still is.
+    fn proves_again(&self, frame: &Frame) -> bool {
+        self.proof.is_some()
+            && self.shared.config.security.max_reauth.is_some()
+            && sasl::api_key(&frame.bytes) == Some(ApiKey::SaslHandshake.number())
+    }
+}
+
+async fn answer(
+    session: Session<'_>,
+    frames: mpsc::Receiver<Frame>,
+    mut writer: impl AsyncWrite + Unpin,
 ) -> Result<(), End> {
+    let end = respond(session, frames, &mut writer).await;
+    // Over TLS the client learns that nothing was cut off. It may be gone already.
+    drop(timeout(CLOSE_TIMEOUT, writer.shutdown()).await);
+    end
+}
+
+async fn respond(
+    mut session: Session<'_>,
+    mut frames: mpsc::Receiver<Frame>,
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), End> {
+    if session.shared.config.security.protocol.asks_who() {
+        session.authenticate(&mut frames, writer, None).await?;
+    }
     let mut under_way = InFlight { slots: VecDeque::new() };
     // The request that waits until those before it are answered.
     let mut next: Option<(Work<'_>, bool)> = None;
+    let mut proof: Option<Frame> = None;
     let mut only_produce = true;
     let mut open = true;
+    let mut muted = sasl::now();
     loop {
         if let Some((_, produce)) = &next
             && (under_way.slots.is_empty() || *produce && only_produce)
@@ -230,20 +333,29 @@ async fn answer(
             only_produce = produce;
             under_way.slots.push_back(Slot::Working(work));
         }
-        if !open && under_way.slots.is_empty() && next.is_none() {
+        let idle = under_way.slots.is_empty() && next.is_none();
+        if let Some(first) = proof.take_if(|_| idle) {
+            session.authenticate(&mut frames, writer, Some(first)).await?;
+        }
+        if !open && idle {
             return Ok(());
         }
-        let room = next.is_none() && under_way.slots.len() < MAX_IN_FLIGHT_REQUESTS;
+        let room =
+            next.is_none() && proof.is_none() && under_way.slots.len() < MAX_IN_FLIGHT_REQUESTS;
+        let listening = muted <= sasl::now();
         tokio::select! {
             biased;
             answer = std::future::poll_fn(|cx| under_way.poll_oldest(cx)) => {
-                if let Some(Reply { chunks, held }) = answer? {
-                    write(&mut writer, chunks).await?;
+                if let Some(Reply { chunks, held, mute }) = answer? {
+                    write(writer, chunks).await?;
                     drop(held);
+                    muted = muted.max(sasl::now() + mute);
                 }
             }
-            frame = frames.recv(), if open && room => match frame {
-                Some(frame) => next = Some(begin(shared, frame, peer)?),
+            () = sleep_until(muted), if !listening => {}
+            frame = frames.recv(), if open && room && listening => match frame {
+                Some(frame) if session.proves_again(&frame) => proof = Some(frame),
+                Some(frame) => next = Some(begin(&session, frame)?),
                 None => open = false,
             },
         }
@@ -251,41 +363,48 @@ async fn answer(
 }
 
 /// Decodes a request; the flag says whether it is a produce.
-fn begin(
-    shared: &Arc<Shared>,
-    frame: Frame,
-    peer: SocketAddr,
-) -> Result<(Work<'static>, bool), End> {
+fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), End> {
+    if sasl::has_expired(&session.caller) {
+        return Err(End::Expired);
+    }
     let Frame { mut bytes, permit } = frame;
     let began = Instant::now();
-    shared.metrics.received(bytes.len() + 4);
-    let request = match codec::decode_request(&mut bytes) {
+    session.shared.metrics.received(bytes.len() + 4);
+    let size = bytes.len();
+    let mut request = match codec::decode_request(&mut bytes) {
         Ok(request) => request,
         Err(CodecError::UnsupportedVersion { api_key: 18, correlation_id, .. }) => {
             let body = handlers::cluster::unsupported_api_versions();
             let chunks = codec::encode_response(correlation_id, 0, &body)?;
-            let reply = Reply { chunks, held: None };
+            let reply = Reply { chunks, held: None, mute: Duration::ZERO };
             return Ok((Box::pin(async move { Ok(Some(reply)) }), false));
         }
         Err(error) => return Err(error.into()),
     };
     let produce = matches!(request.body, RequestBody::Produce(_));
     let silent = matches!(&request.body, RequestBody::Produce(body) if body.acks == 0);
-    let shared = shared.clone();
+    let (shared, caller, peer) = (session.shared.clone(), session.caller.clone(), session.peer);
     let work = async move {
         let (version, correlation_id) = (request.version, request.correlation_id);
+        let client = request.client_id.clone().unwrap_or_default();
+        quotas::limit(&shared, &caller, &client, &mut request.body);
         let mut held = None;
         let key = request.body.key();
-        let body = handlers::handle(&shared, request, peer, &mut held).await;
+        let body = handlers::handle(&shared, &caller, request, peer, &mut held).await;
         shared.metrics.answered(key, began.elapsed(), body.as_ref());
         let answer = match body {
             Some(_) if silent => Err(End::Unacknowledged),
-            Some(body) => {
+            Some(mut body) => {
+                let mute = quotas::charge(&shared, &caller, &client, size, &mut body);
                 let chunks = codec::encode_response(correlation_id, version, &body)?;
                 shared.metrics.sent(chunks.iter().map(Bytes::len).sum());
-                Ok(Some(Reply { chunks, held }))
+                Ok(Some(Reply { chunks, held, mute }))
             }
-            None => Ok(None),
+            None => Ok(quotas::silent(&shared, &caller, &client, size).map(|mute| Reply {
+                chunks: Vec::new(),
+                held: None,
+                mute,
+            })),
         };
         drop(permit);
         answer
@@ -293,7 +412,11 @@ fn begin(
     Ok((Box::pin(work), produce))
 }
 
-async fn write(writer: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) -> Result<(), End> {
+/// Writes chunks without copying them.
+pub(crate) async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    chunks: Vec<Bytes>,
+) -> Result<(), End> {
     let mut chunks = Chunks(chunks.into());
     while chunks.has_remaining() {
         let wrote = timeout(WRITE_TIMEOUT, writer.write_buf(&mut chunks)).await;
@@ -301,6 +424,8 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) -> Re
             return Err(End::Closed);
         }
     }
+    // TLS keeps what it has encrypted until told; a socket has nothing to flush.
+    timeout(WRITE_TIMEOUT, writer.flush()).await.map_err(|_| End::NotTaken)??;
     Ok(())
 }
 

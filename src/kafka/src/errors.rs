@@ -27,6 +27,16 @@ pub const NOT_COORDINATOR: Code = 16;
 pub const INVALID_TOPIC_EXCEPTION: Code = 17;
 /// Acks other than −1, 0 and 1.
 pub const INVALID_REQUIRED_ACKS: Code = 21;
+/// The client may not do this to the topic.
+pub const TOPIC_AUTHORIZATION_FAILED: Code = 29;
+/// The client may not do this to the group.
+pub const GROUP_AUTHORIZATION_FAILED: Code = 30;
+/// The client may not do this to the cluster.
+pub const CLUSTER_AUTHORIZATION_FAILED: Code = 31;
+/// The SASL mechanism is not offered.
+pub const UNSUPPORTED_SASL_MECHANISM: Code = 33;
+/// A SASL request at a time when none is expected.
+pub const ILLEGAL_SASL_STATE: Code = 34;
 /// The version is not served.
 pub const UNSUPPORTED_VERSION: Code = 35;
 /// The directory is not one of this node's.
@@ -51,12 +61,24 @@ pub const INVALID_REQUEST: Code = 42;
 pub const INVALID_PRODUCER_EPOCH: Code = 47;
 /// Another part of the request failed, so that this one was not tried.
 pub const OPERATION_NOT_ATTEMPTED: Code = 55;
+/// The client may not use the transactional id.
+pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Code = 53;
+/// Access is not controlled.
+pub const SECURITY_DISABLED: Code = 54;
+/// The client is not who it says.
+pub const SASL_AUTHENTICATION_FAILED: Code = 58;
 /// No such group.
 pub const GROUP_ID_NOT_FOUND: Code = 69;
 /// No such fetch session.
 pub const FETCH_SESSION_ID_NOT_FOUND: Code = 70;
 /// A fetch session's next request has another epoch.
 pub const INVALID_FETCH_SESSION_EPOCH: Code = 71;
+/// What is to be changed does not exist.
+pub const RESOURCE_NOT_FOUND: Code = 91;
+/// One thing twice in a request.
+pub const DUPLICATE_RESOURCE: Code = 92;
+/// A credential is not possible.
+pub const UNACCEPTABLE_CREDENTIAL: Code = 93;
 /// No topic has this id.
 pub const UNKNOWN_TOPIC_ID: Code = 100;
 /// The topic's name belongs to another id by now.
@@ -120,6 +142,10 @@ pub fn message(code: Code) -> &'static str {
         ELIGIBLE_LEADERS_NOT_AVAILABLE => "Eligible topic partition leaders are not available.",
         ELECTION_NOT_NEEDED => "Leader election not needed for topic partition.",
         NO_REASSIGNMENT_IN_PROGRESS => "No partition reassignment is in progress.",
+        TOPIC_AUTHORIZATION_FAILED => "Topic authorization failed.",
+        GROUP_AUTHORIZATION_FAILED => "Group authorization failed.",
+        CLUSTER_AUTHORIZATION_FAILED => "Cluster authorization failed.",
+        TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "Transactional Id authorization failed.",
         _ => "The server experienced an unexpected error when processing the request.",
     }
 }

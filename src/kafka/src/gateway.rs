@@ -9,6 +9,7 @@ use base::{Env, NodeId, TaskGroup};
 use consensus::{Groups, Leadership, PeersRef};
 use log::LogService;
 use log::groups::GroupService;
+use secure::Security;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
@@ -18,8 +19,10 @@ use crate::limits::{
     ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_FETCH_SESSIONS, MAX_OUTGOING_BYTES,
     MAX_REQUEST_BYTES, MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES, SMALL_REQUEST_SHARE,
 };
+use crate::listener::ListenerSecurity;
 use crate::metrics::{KafkaMetrics, Traffic};
 use crate::outgoing::Outgoing;
+use crate::quotas::Quotas;
 use crate::sessions::Sessions;
 
 /// Settings of the Kafka port.
@@ -45,6 +48,8 @@ pub struct KafkaConfig {
     pub fetch_sessions: usize,
     /// What the port counts.
     pub metrics: Arc<KafkaMetrics>,
+    /// Whether the listener encrypts and asks who its clients are.
+    pub security: ListenerSecurity,
 }
 
 impl KafkaConfig {
@@ -61,6 +66,7 @@ impl KafkaConfig {
             max_connections: MAX_CONNECTIONS,
             fetch_sessions: MAX_FETCH_SESSIONS,
             metrics: Arc::default(),
+            security: ListenerSecurity::default(),
         }
     }
 }
@@ -76,9 +82,12 @@ pub struct Backend {
     pub groups: Groups,
     /// Who is alive.
     pub peers: PeersRef,
+    /// Users, access control and quotas.
+    pub security: Security,
 }
 
-/// What all connections share.
+/// What all connections of a listener share. All but the configuration is one for all listeners.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) config: KafkaConfig,
     pub(crate) backend: Backend,
@@ -86,7 +95,9 @@ pub(crate) struct Shared {
     /// Records on their way to clients.
     pub(crate) outgoing: Arc<Outgoing>,
     /// Looks for an offset by time that may begin.
-    pub(crate) time_searches: Semaphore,
+    pub(crate) time_searches: Arc<Semaphore>,
+    /// Rates of clients with a quota.
+    pub(crate) quotas: Arc<Quotas>,
     env: Env,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<KafkaMetrics>,
@@ -95,6 +106,7 @@ pub(crate) struct Shared {
 }
 
 /// Bytes of requests that may still be taken in.
+#[derive(Clone)]
 pub(crate) struct Memory {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -187,28 +199,43 @@ impl KafkaGateway {
         env: Env,
     ) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
-        let memory = Memory::new(config.max_buffered_bytes);
-        let outgoing = Outgoing::new(MAX_OUTGOING_BYTES);
-        let time_searches = Semaphore::new(MAX_TIME_SEARCHES);
+        Self::serve_all(vec![(listener, config)], backend, tasks, env)?;
+        Ok(address)
+    }
+
+    /// Serves several listeners, each with its own addresses and security. What clients may make
+    /// the node hold is one budget, that of the first configuration.
+    pub fn serve_all(
+        listeners: Vec<(TcpListener, KafkaConfig)>,
+        backend: Backend,
+        tasks: TaskGroup,
+        env: Env,
+    ) -> io::Result<()> {
+        let Some((_, config)) = listeners.first() else { return Ok(()) };
         let places = Arc::new(Semaphore::new(config.max_connections));
         let sessions = Arc::new(Sessions::new(config.fetch_sessions, env.clone()));
         let metrics = config.metrics.clone();
         let (log, groups) = (backend.log.clone(), backend.consumer_groups.clone());
         metrics.read_from(log, groups, sessions.clone());
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             sessions,
             metrics,
             log_changes: backend.log.watch_changes(),
-            config,
+            config: config.clone(),
             backend,
-            memory,
-            outgoing,
-            time_searches,
+            memory: Memory::new(config.max_buffered_bytes),
+            outgoing: Outgoing::new(MAX_OUTGOING_BYTES),
+            time_searches: Arc::new(Semaphore::new(MAX_TIME_SEARCHES)),
+            quotas: Arc::new(Quotas::new(env.clone())),
             env,
-        });
-        tasks.spawn("kafka-accept", accept(listener, shared, places, tasks.clone()));
-        info!(%address, "kafka port open");
-        Ok(address)
+        };
+        for (listener, config) in listeners {
+            let (address, protocol) = (listener.local_addr()?, config.security.protocol);
+            let shared = Arc::new(Shared { config, ..shared.clone() });
+            tasks.spawn("kafka-accept", accept(listener, shared, places.clone(), tasks.clone()));
+            info!(%address, protocol = protocol.name(), "kafka port open");
+        }
+        Ok(())
     }
 }
 

@@ -39,6 +39,9 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// A connection without a request for so long is closed (`connections.max.idle.ms`).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// A client must have proved who it is within this time.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Once a request has begun, its first bytes may take so long (see [`MIN_BYTES_PER_SECOND`]), and
 /// so long may pass without any further byte.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +51,9 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The slowest rate at which a request may arrive, beyond [`STALL_TIMEOUT`].
 pub const MIN_BYTES_PER_SECOND: usize = 64 * KIB;
+
+/// A client that is sent away has so long to take the end of its connection.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long requests already read are worked at after their client has closed its side.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -217,6 +217,18 @@ impl Admin for NodeAdmin {
         Ok(json!({"deleted": name}))
     }
 
+    async fn users(&self) -> Answer {
+        crate::users::list(&self.services.security).await
+    }
+
+    async fn put_user(&self, spec: Value) -> Answer {
+        crate::users::put(&self.services.security, &spec).await
+    }
+
+    async fn delete_user(&self, name: &str) -> Answer {
+        crate::users::delete(&self.services.security, name).await
+    }
+
     async fn flows(&self, _kind: Kind) -> Answer {
         Ok(self.services.flows().await)
     }

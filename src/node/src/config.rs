@@ -13,10 +13,12 @@ use std::path::PathBuf;
 use base::NodeId;
 
 mod read;
+pub mod security;
 #[cfg(test)]
 mod tests;
 
 use read::Reader;
+use security::{KafkaSecurity, SecurityConfig};
 
 /// Nodes of a cluster.
 pub const NODES: u16 = 3;
@@ -48,6 +50,10 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// Consensus.
     pub raft: RaftConfig,
+    /// Security of the Kafka port.
+    pub kafka: KafkaSecurity,
+    /// Certificates and the first user.
+    pub security: SecurityConfig,
     /// What clients may take of a node.
     pub limits: Limits,
 }

@@ -12,6 +12,8 @@ mod facts;
 mod metrics;
 mod registry;
 mod run;
+mod security;
 mod services;
+mod users;
 
 pub use run::run;

@@ -28,8 +28,40 @@ pub(crate) fn render(node: &NodeAdmin) -> String {
     let damaged = node.cluster.damaged_copies();
     text.single("trine_snapshot_damaged_files_total", Kind::Counter, help, damaged);
     groups(&mut text, node);
+    security(&mut text, node);
     node.kafka.render(&mut text);
     text.finish()
+}
+
+fn security(text: &mut Text, node: &NodeAdmin) {
+    let counts = node.services.security.audit().counts();
+    let counters = [
+        ("trine_authentications_total", "Clients that proved who they are.", counts.authenticated),
+        (
+            "trine_failed_authentications_total",
+            "Clients that did not prove who they are.",
+            counts.refused,
+        ),
+        (
+            "trine_failed_tls_handshakes_total",
+            "TLS handshakes that failed or took too long.",
+            counts.handshakes_failed,
+        ),
+        ("trine_denied_actions_total", "Actions that access control denied.", counts.denied),
+        (
+            "trine_throttled_responses_total",
+            "Responses whose client was made to wait by a quota.",
+            counts.throttled,
+        ),
+        (
+            "trine_throttled_milliseconds_total",
+            "How long clients were made to wait by quotas.",
+            counts.throttled_ms,
+        ),
+    ];
+    for (name, help, value) in counters {
+        text.single(name, Kind::Counter, help, value);
+    }
 }
 
 fn groups(text: &mut Text, node: &NodeAdmin) {

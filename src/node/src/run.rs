@@ -20,6 +20,7 @@ use index::IndexService;
 use kafka::{Backend, KafkaConfig, KafkaGateway, KafkaMetrics};
 use log::groups::{GroupConfig, GroupService};
 use log::{LogOptions, LogService};
+use secure::Security;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -29,6 +30,7 @@ use crate::admin::{Gateways, NodeAdmin};
 use crate::config::{Config, GroupsConfig, HostPort, Refused, WalSync};
 use crate::facts::Facts;
 use crate::registry::Advertised;
+use crate::security::{Certificates, open_kafka};
 use crate::services::{Resets, Services, Shared, readers};
 
 /// How long an address may be in use before the node gives up.
@@ -73,6 +75,7 @@ fn start_log() {
 /// Every address of the configuration, bound before anything is touched.
 struct Listeners {
     kafka: TcpListener,
+    kafka_tls: Option<TcpListener>,
     webhdfs: TcpListener,
     datanode_http: TcpListener,
     elastic: TcpListener,
@@ -105,8 +108,13 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 impl Listeners {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
+        let kafka_tls = match &config.kafka.tls_listener {
+            Some(tls) => Some(bind("listen.kafka_tls", tls.listen).await?),
+            None => None,
+        };
         Ok(Self {
             kafka: bind("listen.kafka", listen.kafka).await?,
+            kafka_tls,
             webhdfs: bind("listen.webhdfs", listen.webhdfs).await?,
             datanode_http: bind("listen.datanode_http", listen.datanode_http).await?,
             elastic: bind("listen.elastic", listen.elastic).await?,
@@ -141,12 +149,13 @@ impl DirLock {
 async fn run_node(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let certificates = Certificates::load(&Env::real(), &config)?;
     let listeners = Listeners::bind(&config).await?;
     let _lock = DirLock::take(&config)?;
     if config.insecure {
         warn!("insecure = true: whoever reaches the ports can read and change everything");
     }
-    let node = Node::start(config, listeners).await?;
+    let node = Node::start(config, certificates, listeners).await?;
     let mut failure = node.cluster.failure();
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -182,10 +191,15 @@ fn refused(error: StartError) -> anyhow::Error {
 }
 
 impl Node {
-    async fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
+    async fn start(
+        config: Config,
+        certificates: Certificates,
+        listeners: Listeners,
+    ) -> anyhow::Result<Self> {
         let env = Env::real();
         let (front, back) = (TaskGroup::new(), TaskGroup::new());
-        let Listeners { kafka, webhdfs, datanode_http, elastic, console, peers } = listeners;
+        let Listeners { kafka, kafka_tls, webhdfs, datanode_http, elastic, console, peers } =
+            listeners;
         let shared = Arc::new(Shared::new(&env, &config)?);
         let machines = |group| shared.machines(group);
         let options = cluster_options(&config);
@@ -218,9 +232,10 @@ impl Node {
             services,
             gateways,
             kafka_metrics,
+            certificates,
             tasks: front.clone(),
         };
-        let ports = Ports { kafka, webhdfs, datanode_http, elastic };
+        let ports = Ports { kafka, kafka_tls, webhdfs, datanode_http, elastic };
         front.spawn("gateways", opening.run(ports));
         Ok(Self { cluster, shared, front, back })
     }
@@ -293,11 +308,14 @@ fn start_services(
         env.clone(),
         tasks,
     );
-    Services { log, consumer_groups, blocks, index, flow }
+    let rules = config.kafka.rules.clone();
+    let security = Security::new(shared.security.clone(), cluster.groups().m0, rules);
+    Services { security, log, consumer_groups, blocks, index, flow }
 }
 
 struct Ports {
     kafka: TcpListener,
+    kafka_tls: Option<TcpListener>,
     webhdfs: TcpListener,
     datanode_http: TcpListener,
     elastic: TcpListener,
@@ -312,6 +330,7 @@ struct Opening {
     services: Arc<Services>,
     gateways: Arc<Gateways>,
     kafka_metrics: Arc<KafkaMetrics>,
+    certificates: Certificates,
     tasks: TaskGroup,
 }
 
@@ -336,23 +355,31 @@ impl Opening {
     }
 
     async fn open(&self, ports: Ports) -> anyhow::Result<()> {
-        let registry = self.shared.registry.all();
-        let advertised = registry.iter().map(|(node, a)| (*node, a.kafka.clone())).collect();
+        self.certificates.ensure_admin(&self.services.security).await;
         let config = KafkaConfig {
             cluster_id: kafka_cluster_id(&self.cluster.cluster_id().unwrap_or_default()),
             auto_create_topics: self.config.log.auto_create_topics,
             default_partitions: i32::try_from(self.config.log.default_partitions)?,
             metrics: self.kafka_metrics.clone(),
-            ..KafkaConfig::new(self.config.listen.kafka, advertised)
+            ..KafkaConfig::new(self.config.listen.kafka, BTreeMap::new())
         };
         let backend = Backend {
             log: Arc::new(self.services.log.clone()),
             consumer_groups: self.services.consumer_groups.clone(),
             groups: self.cluster.groups(),
             peers: self.cluster.peers(),
+            security: self.services.security.clone(),
         };
         let (tasks, env) = (self.tasks.clone(), self.env.clone());
-        KafkaGateway::serve(ports.kafka, config, backend, tasks.clone(), env.clone())?;
+        let listeners = open_kafka(
+            (ports.kafka, ports.kafka_tls),
+            &config,
+            &self.config,
+            &self.certificates,
+            &self.shared.registry.all(),
+        );
+        KafkaGateway::serve_all(listeners, backend, tasks.clone(), env.clone())?;
+        self.certificates.keep_fresh(&env, &tasks);
         self.gateways.open("kafka");
         let both = (ports.webhdfs, ports.datanode_http);
         let config = HdfsConfig {
@@ -390,6 +417,7 @@ fn advertised(config: &Config) -> Advertised {
         datanode_http: pair(&tell.datanode_http),
         elastic: pair(&tell.elastic),
         console: pair(&tell.console),
+        kafka_tls: config.kafka.tls_listener.as_ref().map(|tls| pair(&tls.advertise)),
     }
 }
 

@@ -11,6 +11,7 @@ use flow::{FlowError, FlowService, FlowShared, Part};
 use index::{IndexService, IndexShared};
 use log::groups::GroupService;
 use log::{LogError, LogService, LogShared, Mode, TopicSpec};
+use secure::{Security, Store};
 use segment::{SegmentWriter, WriterOptions};
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ use crate::registry::Registry;
 /// State that the machines write and the services read; made before the groups are.
 pub(crate) struct Shared {
     pub(crate) registry: Registry,
+    pub(crate) security: Store,
     pub(crate) writer: SegmentWriter,
     pub(crate) log: LogShared,
     pub(crate) blocks: Arc<BlockShared>,
@@ -36,6 +38,7 @@ impl Shared {
             BlockOptions { reserve_bytes: config.disk_reserve_bytes, ..BlockOptions::default() };
         Ok(Self {
             registry: Registry::default(),
+            security: Store::default(),
             log: LogShared::new(env.clone(), dir, writer.clone()).context("log")?,
             blocks: BlockShared::new(env.clone(), dir, options).context("block store")?,
             index: IndexShared::new(env.clone(), dir.clone(), writer.clone()),
@@ -52,6 +55,7 @@ impl Shared {
                 (tags::LOG, self.log.machine_m0()),
                 (tags::INDEX, self.index.machine_m0()),
                 (tags::FLOW, self.flow.machine_m0()),
+                (tags::SECURITY, self.security.machine_m0()),
             ],
             GroupId::FS => vec![(tags::BLOCKS, self.blocks.machine())],
             data => vec![
@@ -64,6 +68,7 @@ impl Shared {
 
 /// What gateways and the admin API work with.
 pub(crate) struct Services {
+    pub(crate) security: Security,
     pub(crate) log: LogService,
     pub(crate) consumer_groups: Arc<GroupService>,
     pub(crate) blocks: Arc<BlockService>,

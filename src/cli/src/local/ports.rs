@@ -11,7 +11,7 @@ use rand::Rng;
 use crate::Usage;
 
 /// The ports of a node by name, in the order of `--port-base`, and the standard number.
-pub const PORTS: [(&str, u16); 7] = [
+pub const PORTS: [(&str, u16); 8] = [
     ("kafka", 9092),
     ("webhdfs", 9870),
     ("datanode_http", 9864),
@@ -19,6 +19,7 @@ pub const PORTS: [(&str, u16); 7] = [
     ("console", 5600),
     ("raft", 7400),
     ("bulk", 7401),
+    ("kafka_tls", 9093),
 ];
 
 /// Number of nodes.
@@ -145,7 +146,7 @@ mod tests {
         let ports = PortPlan::Free.choose(dir.path()).unwrap();
         let all: std::collections::BTreeSet<u16> =
             ports.values().flat_map(|p| p.values().copied()).collect();
-        assert_eq!(all.len(), 21);
+        assert_eq!(all.len(), 24);
         assert_eq!(PortPlan::Free.choose(dir.path()).unwrap(), ports);
     }
 

@@ -213,6 +213,13 @@ macro_rules! apis {
         }
 
         impl ResponseBody {
+            /// A response of that API in which every field has its default.
+            pub fn empty(key: ApiKey) -> Self {
+                match key {
+                    $(ApiKey::$name => Self::$name(Default::default()),)*
+                }
+            }
+
             /// Which API this is.
             pub fn key(&self) -> ApiKey {
                 match self {

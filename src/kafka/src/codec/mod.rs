@@ -111,6 +111,6 @@ fn framed(w: Writer) -> Result<Vec<Bytes>, CodecError> {
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

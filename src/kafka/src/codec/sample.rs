@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::wire::{Ctx, Nullable, Records};
+use super::wire::{Ctx, Double, Nullable, Records};
 
 /// Random numbers from a seed (splitmix64).
 pub(crate) struct Gen(u64);
@@ -49,6 +49,13 @@ macro_rules! numbers {
 }
 
 numbers! { i8 i16 u16 i32 i64 }
+
+impl Sample for Double {
+    fn sample(g: &mut Gen, _ctx: Ctx) -> Self {
+        // The low bits of a random number.
+        (f64::from(g.next() as i32) / 8.0).into()
+    }
+}
 
 impl Sample for bool {
     fn sample(g: &mut Gen, _ctx: Ctx) -> Self {

@@ -39,6 +39,7 @@ apis! {
     SyncGroup = 14, 0, 0..=5, 4, SyncGroupRequest, SyncGroupResponse;
     DescribeGroups = 15, 0, 0..=6, 5, DescribeGroupsRequest, DescribeGroupsResponse;
     ListGroups = 16, 0, 0..=5, 3, ListGroupsRequest, ListGroupsResponse;
+    SaslHandshake = 17, 0, 0..=1, NEVER, SaslHandshakeRequest, SaslHandshakeResponse;
     ApiVersions = 18, 0, 0..=4, 3, ApiVersionsRequest, ApiVersionsResponse;
     CreateTopics = 19, 2, 2..=7, 5, CreateTopicsRequest, CreateTopicsResponse;
     DeleteTopics = 20, 1, 1..=6, 4, DeleteTopicsRequest, DeleteTopicsResponse;
@@ -51,11 +52,15 @@ apis! {
     EndTxn = 26, 0, 0..=5, 3, EndTxnRequest, EndTxnResponse;
     WriteTxnMarkers = 27, 1, 1..=1, 1, WriteTxnMarkersRequest, WriteTxnMarkersResponse;
     TxnOffsetCommit = 28, 0, 0..=5, 3, TxnOffsetCommitRequest, TxnOffsetCommitResponse;
+    DescribeAcls = 29, 1, 1..=3, 2, DescribeAclsRequest, DescribeAclsResponse;
+    CreateAcls = 30, 1, 1..=3, 2, CreateAclsRequest, CreateAclsResponse;
+    DeleteAcls = 31, 1, 1..=3, 2, DeleteAclsRequest, DeleteAclsResponse;
     DescribeConfigs = 32, 1, 1..=4, 4, DescribeConfigsRequest, DescribeConfigsResponse;
     AlterConfigs = 33, 0, 0..=2, 2, AlterConfigsRequest, AlterConfigsResponse;
     AlterReplicaLogDirs = 34, 1, 1..=2, 2,
         AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse;
     DescribeLogDirs = 35, 1, 1..=4, 2, DescribeLogDirsRequest, DescribeLogDirsResponse;
+    SaslAuthenticate = 36, 0, 0..=2, 2, SaslAuthenticateRequest, SaslAuthenticateResponse;
     CreatePartitions = 37, 0, 0..=3, 2, CreatePartitionsRequest, CreatePartitionsResponse;
     DeleteGroups = 42, 0, 0..=2, 2, DeleteGroupsRequest, DeleteGroupsResponse;
     ElectLeaders = 43, 0, 0..=2, 2, ElectLeadersRequest, ElectLeadersResponse;
@@ -66,6 +71,13 @@ apis! {
     ListPartitionReassignments = 46, 0, 0..=0, 0,
         ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
     OffsetDelete = 47, 0, 0..=0, NEVER, OffsetDeleteRequest, OffsetDeleteResponse;
+    DescribeClientQuotas = 48, 0, 0..=1, 1,
+        DescribeClientQuotasRequest, DescribeClientQuotasResponse;
+    AlterClientQuotas = 49, 0, 0..=1, 1, AlterClientQuotasRequest, AlterClientQuotasResponse;
+    DescribeUserScramCredentials = 50, 0, 0..=0, 0,
+        DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse;
+    AlterUserScramCredentials = 51, 0, 0..=0, 0,
+        AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse;
     DescribeQuorum = 55, 0, 0..=2, 0, DescribeQuorumRequest, DescribeQuorumResponse;
     DescribeCluster = 60, 0, 0..=2, 0, DescribeClusterRequest, DescribeClusterResponse;
     DescribeProducers = 61, 0, 0..=0, 0, DescribeProducersRequest, DescribeProducersResponse;

@@ -322,6 +322,37 @@ impl Wire for i16 {
     }
 }
 
+/// A 64-bit floating point number, by its bits: messages are compared in tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Double(u64);
+
+impl Double {
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl From<f64> for Double {
+    fn from(value: f64) -> Self {
+        Self(value.to_bits())
+    }
+}
+
+impl Wire for Double {
+    fn decode(r: &mut Reader, _ctx: Ctx) -> Result<Self, CodecError> {
+        r.bytes.try_get_u64().map(Self).map_err(|_| CodecError::Truncated)
+    }
+
+    fn encode(&self, w: &mut Writer, _ctx: Ctx) {
+        w.tail.put_u64(self.0);
+    }
+
+    fn min_bytes(_ctx: Ctx) -> usize {
+        8
+    }
+}
+
 impl Wire for bool {
     fn decode(r: &mut Reader, ctx: Ctx) -> Result<Self, CodecError> {
         Ok(i8::decode(r, ctx)? != 0)

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::transactions::AbortedTxn;
-use log::{Bell, FetchSpec, Isolation, LogError};
+use log::{Bell, FetchSpec, Isolation, LogError, TopicRef};
+use secure::acl::{Operation, ResourceType};
 use tokio::time::Instant;
 
+use crate::authorize::Access;
 use crate::codec::Records;
 use crate::codec::messages::{
     AbortedTransaction, FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchNodeEndpoint,
@@ -29,6 +31,7 @@ use crate::sessions::{Context, Found, Kind, Look, NO_SESSION, TopicKey, Which, n
 /// budget is left in `held`.
 pub(crate) async fn fetch(
     shared: &Arc<Shared>,
+    access: &Access,
     request: FetchRequest,
     version: i16,
     held: &mut Option<Held>,
@@ -39,6 +42,7 @@ pub(crate) async fn fetch(
     };
     let mut answering = Answering {
         shared,
+        access,
         context,
         isolation: request.isolation_level,
         results: Vec::new(),
@@ -98,6 +102,7 @@ struct Pass {
 /// A request under way.
 struct Answering<'a> {
     shared: &'a Arc<Shared>,
+    access: &'a Access,
     context: Context,
     isolation: i8,
     /// What was found of each partition, in the order of the answer.
@@ -128,7 +133,11 @@ impl Answering<'_> {
                 // They are the first of the session's next request.
                 break;
             }
-            let one = read(self.shared, look, self.isolation, left, pass.bytes == 0).await;
+            let one = if may_read(self.shared, self.access, look.topic.topic()) {
+                read(self.shared, look, self.isolation, left, pass.bytes == 0).await
+            } else {
+                denied(look)
+            };
             pass.bytes += one.bytes();
             pass.urgent |= one.missed
                 || one.data.error_code != errors::NONE
@@ -228,6 +237,29 @@ fn aborted(level: i8, txns: &[AbortedTxn]) -> Option<Vec<AbortedTransaction>> {
     // Clients take them in order of their first offset.
     all.sort_by_key(|txn| txn.first_offset);
     (isolation(level) == Isolation::Committed).then_some(all)
+}
+
+/// Asked for every read: a right may be taken away while a session goes on. An id that no topic
+/// has is the log's to answer.
+fn may_read(shared: &Shared, access: &Access, topic: TopicRef<'_>) -> bool {
+    let need = (Operation::Read, ResourceType::Topic);
+    match topic {
+        TopicRef::Name(name) => access.may(need, name),
+        TopicRef::Id(_) => {
+            let topic = shared.backend.log.resolve(topic);
+            topic.map_or(true, |topic| access.may(need, &topic.name))
+        }
+    }
+}
+
+fn denied(look: &Look) -> Found {
+    let data = PartitionData {
+        partition_index: look.partition,
+        error_code: errors::TOPIC_AUTHORIZATION_FAILED,
+        high_watermark: -1,
+        ..Default::default()
+    };
+    Found { slot: look.slot, data, idle: false, missed: false, name: None }
 }
 
 /// Reads of one partition; `first` is the first with records, which may exceed what is `left`.

@@ -11,6 +11,7 @@ mod partitions;
 mod produce;
 mod quorum;
 mod reassignments;
+mod security;
 mod topics;
 mod transactions;
 mod txn_offsets;
@@ -18,24 +19,51 @@ mod txn_offsets;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::authorize::{self, Access, Verdict};
+use crate::caller::Caller;
 use crate::codec::{Request, RequestBody, ResponseBody};
 use crate::gateway::Shared;
 use crate::outgoing::Held;
 
-/// Answers a request. `None` when the client wants no answer.
+/// Answers a request, as far as its client may have it. `None` when the client wants no answer.
 pub(crate) async fn handle(
     shared: &Arc<Shared>,
+    caller: &Arc<Caller>,
     request: Request,
     peer: SocketAddr,
     held: &mut Option<Held>,
 ) -> Option<ResponseBody> {
-    let version = request.version;
-    let client_id = request.client_id.unwrap_or_default();
-    Some(match request.body {
+    let Request { version, client_id, body, .. } = request;
+    let key = body.key();
+    let access = Access::new(&shared.backend.security, caller);
+    let (body, finish) = match authorize::gate(&**shared, &access, version, body) {
+        Verdict::Refuse(response) => return Some(response),
+        Verdict::Pass(body, finish) => (body, finish),
+    };
+    let client_id = client_id.unwrap_or_default();
+    let response = dispatch(shared, &access, version, client_id, body, peer, held).await;
+    let Some(finish) = finish else { return response };
+    // A silent producer is told of what it may not write.
+    let mut response = response.unwrap_or_else(|| ResponseBody::empty(key));
+    finish(&mut response);
+    Some(response)
+}
+
+/// Answers a request that its client may make.
+async fn dispatch(
+    shared: &Arc<Shared>,
+    access: &Access,
+    version: i16,
+    client_id: String,
+    body: RequestBody,
+    peer: SocketAddr,
+    held: &mut Option<Held>,
+) -> Option<ResponseBody> {
+    Some(match body {
         RequestBody::Produce(body) => {
             return produce::produce(shared, body, version).await.map(Into::into);
         }
-        RequestBody::Fetch(body) => fetch::fetch(shared, body, version, held).await.into(),
+        RequestBody::Fetch(body) => fetch::fetch(shared, access, body, version, held).await.into(),
         RequestBody::ListOffsets(body) => offsets::list(shared, body).await.into(),
         RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
         RequestBody::DeleteRecords(body) => offsets::delete_records(shared, body).await.into(),
@@ -93,6 +121,21 @@ pub(crate) async fn handle(
         RequestBody::DescribeQuorum(body) => quorum::describe(shared, body).await.into(),
         RequestBody::ListConfigResources(_) => configs::list_resources().into(),
         RequestBody::DescribeTopicPartitions(body) => partitions::describe(shared, body).into(),
+        RequestBody::SaslHandshake(_) => security::unexpected_handshake().into(),
+        RequestBody::SaslAuthenticate(_) => security::unexpected_token().into(),
+        RequestBody::DescribeAcls(body) => security::describe_acls(shared, body).await.into(),
+        RequestBody::CreateAcls(body) => security::create_acls(shared, body).await.into(),
+        RequestBody::DeleteAcls(body) => security::delete_acls(shared, body).await.into(),
+        RequestBody::DescribeUserScramCredentials(body) => {
+            security::describe_users(shared, body).await.into()
+        }
+        RequestBody::AlterUserScramCredentials(body) => {
+            security::alter_users(shared, body).await.into()
+        }
+        RequestBody::DescribeClientQuotas(body) => {
+            security::describe_quotas(shared, body).await.into()
+        }
+        RequestBody::AlterClientQuotas(body) => security::alter_quotas(shared, body).await.into(),
         RequestBody::DescribeConfigs(body) => configs::describe(shared, body).into(),
         RequestBody::AlterConfigs(body) => configs::alter(shared, body).await.into(),
         RequestBody::IncrementalAlterConfigs(body) => {

@@ -17,6 +17,7 @@ use consensus::{Groups, tags};
 use kafka::{Backend, KafkaConfig, KafkaGateway};
 use log::groups::{GroupConfig, GroupService};
 use log::{LogOptions, LogService, LogShared};
+use secure::{Security, Store};
 use segment::{SegmentWriter, WriterOptions};
 use tokio::net::TcpListener;
 
@@ -26,7 +27,10 @@ pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
     env.disk.create_dir_all(Path::new("/data")).unwrap();
     let writer = SegmentWriter::start(&env, WriterOptions::default());
     let shared = LogShared::new(env.clone(), Path::new("/data"), writer).unwrap();
-    let m0 = SoloGroup::new(GroupId::M0, vec![(tags::LOG, shared.machine_m0())]);
+    let store = Store::default();
+    let machines = vec![(tags::LOG, shared.machine_m0()), (tags::SECURITY, store.machine_m0())];
+    let m0 = SoloGroup::new(GroupId::M0, machines);
+    let security = Security::new(store, m0.clone(), None);
     let group = |n| {
         let id = GroupId::data(n);
         SoloGroup::new(id, vec![(tags::LOG, shared.machine_data(id))])
@@ -43,7 +47,7 @@ pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
     let service = LogService::start(shared, groups.clone(), peers.clone(), readers, tasks, options);
     let store = Arc::new(service.clone());
     let consumer_groups = GroupService::start(store, GroupConfig::default(), env.clone(), tasks);
-    let backend = Backend { log: Arc::new(service), consumer_groups, groups, peers };
+    let backend = Backend { log: Arc::new(service), consumer_groups, groups, peers, security };
     let listener = TcpListener::bind(listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let advertised = BTreeMap::from([(NodeId(1), (address.ip().to_string(), address.port()))]);

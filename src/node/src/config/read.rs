@@ -12,6 +12,8 @@ use super::{
     RaftConfig, WalConfig, WalSync,
 };
 
+mod security;
+
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -47,12 +49,17 @@ const fn int(min: u64, max: u64) -> Kind {
 const GIB: u64 = 1 << 30;
 
 /// Every key but `peers`.
+fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(security::KEYS)
+}
+
 const KEYS: &[Key] = &[
     key("cluster", Kind::Text, "trine"),
     key("node_id", int(1, NODES as u64), ""),
     key("data_dir", Kind::Text, ""),
     key("insecure", Kind::Bool, "false"),
     key("listen.kafka", Kind::Bind, "127.0.0.1:9092"),
+    key("listen.kafka_tls", Kind::Bind, "127.0.0.1:9093"),
     key("listen.webhdfs", Kind::Bind, "127.0.0.1:9870"),
     key("listen.datanode_http", Kind::Bind, "127.0.0.1:9864"),
     key("listen.elastic", Kind::Bind, "127.0.0.1:9200"),
@@ -60,6 +67,7 @@ const KEYS: &[Key] = &[
     key("listen.raft", Kind::Bind, "127.0.0.1:7400"),
     key("listen.bulk", Kind::Bind, "127.0.0.1:7401"),
     key("advertise.kafka", Kind::HostPort, ""),
+    key("advertise.kafka_tls", Kind::HostPort, ""),
     key("advertise.webhdfs", Kind::HostPort, ""),
     key("advertise.datanode_http", Kind::HostPort, ""),
     key("advertise.elastic", Kind::HostPort, ""),
@@ -169,7 +177,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, path: &str, value: &DeValue<'_>, place: String) {
         let Some(key) = find(path) else {
-            let names: Vec<&str> = KEYS.iter().map(|k| k.path).chain(["peers"]).collect();
+            let names: Vec<&str> = keys().map(|k| k.path).chain(["peers"]).collect();
             return self.fail(place, unknown("key", path, &names));
         };
         let fits = match key.kind {
@@ -186,7 +194,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn read_env(&mut self, env: &[(String, String)]) {
-        for key in KEYS {
+        for key in keys() {
             let name = format!("TRINE_{}", key.path.replace('.', "_").to_uppercase());
             if let Some((_, text)) = env.iter().find(|(n, _)| *n == name) {
                 let place = format!("environment variable {name}");
@@ -194,10 +202,8 @@ impl<'a> Reader<'a> {
             }
         }
         // A misspelt key of a known section is a mistake; other TRINE_ names are not ours.
-        let names: Vec<String> = KEYS
-            .iter()
-            .map(|k| format!("TRINE_{}", k.path.replace('.', "_").to_uppercase()))
-            .collect();
+        let names: Vec<String> =
+            keys().map(|k| format!("TRINE_{}", k.path.replace('.', "_").to_uppercase())).collect();
         for (name, _) in env {
             let ours = sections().iter().any(|s| {
                 name.strip_prefix("TRINE_").is_some_and(|rest| {
@@ -218,7 +224,7 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let Some(key) = find(path.trim()) else {
-                let names: Vec<&str> = KEYS.iter().map(|k| k.path).collect();
+                let names: Vec<&str> = keys().map(|k| k.path).collect();
                 self.fail("--set", unknown("key", path.trim(), &names));
                 continue;
             };
@@ -333,6 +339,8 @@ impl<'a> Reader<'a> {
             groups: self.groups(),
             disk_reserve_bytes: self.number("disk.reserve_bytes"),
             raft: self.raft(),
+            kafka: self.kafka_security(&host),
+            security: self.security(),
             limits: Limits {
                 connections: u32::try_from(self.number("limits.connections")).unwrap_or(u32::MAX),
                 request_bytes: self.number("limits.request_bytes"),
@@ -402,8 +410,16 @@ impl<'a> Reader<'a> {
     /// Nothing beyond loopback without a word, no port twice.
     fn check_listen(&mut self, config: &Config) {
         let mut seen: BTreeMap<u16, (&'static str, IpAddr)> = BTreeMap::new();
-        for (path, address) in config.listen.all() {
-            if !config.insecure && !address.ip().is_loopback() {
+        let second = config.kafka.tls_listener.as_ref();
+        let second = second.map(|l| ("listen.kafka_tls", l.listen));
+        for (path, address) in config.listen.all().into_iter().chain(second) {
+            let protocol = match path {
+                "listen.kafka" => Some(config.kafka.protocol),
+                "listen.kafka_tls" => config.kafka.tls_listener.as_ref().map(|l| l.protocol),
+                _ => None,
+            };
+            let secured = protocol.is_some_and(|p| config.kafka.is_secured(p));
+            if !config.insecure && !secured && !address.ip().is_loopback() {
                 let text = format!("{path} = {address} is open to the network without TLS and ");
                 let text = text + "passwords; say insecure = true to allow it, or bind 127.0.0.1";
                 self.fail(self.get(path).place, text);
@@ -507,12 +523,11 @@ pub(super) fn literal(path: &str, text: &str) -> Option<String> {
 }
 
 fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|k| k.path == path)
+    keys().find(|k| k.path == path)
 }
 
 fn sections() -> Vec<&'static str> {
-    let mut names: Vec<&str> =
-        KEYS.iter().filter_map(|k| k.path.split_once('.').map(|p| p.0)).collect();
+    let mut names: Vec<&str> = keys().filter_map(|k| k.path.split_once('.').map(|p| p.0)).collect();
     names.dedup();
     names
 }

@@ -198,3 +198,102 @@ fn the_shipped_files_are_valid() {
         assert_eq!(config.advertise.kafka.to_string(), format!("10.0.0.{id}:9092"));
     }
 }
+
+const SECURED: &str = r#"node_id = 1
+data_dir = "/data"
+[listen]
+kafka = "0.0.0.0:9092"
+[kafka]
+security_protocol = "sasl_ssl"
+tls_listener = "ssl"
+client_auth = "required"
+authorizer = true
+super_users = "User:root; User:CN=ops,O=x"
+[tls]
+certificate_file = "/tls/node.pem"
+key_file = "/tls/node.key"
+client_ca_file = "/tls/ca.pem"
+[security]
+admin_user = "admin"
+admin_password_file = "/tls/password"
+[[peers]]
+id = 1
+host = "127.0.0.1"
+[[peers]]
+id = 2
+host = "127.0.0.2"
+[[peers]]
+id = 3
+host = "127.0.0.3"
+"#;
+
+fn check_secured(from: &str, to: &str, message: &str) {
+    assert!(SECURED.contains(from), "{from}");
+    let error = parse_with(&SECURED.replacen(from, to, 1), &[], &[]).expect_err(message);
+    assert_eq!(error, message);
+}
+
+#[test]
+fn a_secured_port_needs_no_word_of_insecurity() {
+    let config = parse_with(SECURED, &[], &[]).unwrap();
+    assert_eq!(config.kafka.protocol.name(), "SASL_SSL");
+    let second = config.kafka.tls_listener.clone().unwrap();
+    assert_eq!((second.listen.port(), second.protocol.name()), (9093, "SSL"));
+    assert_eq!(second.advertise.to_string(), "127.0.0.1:9093");
+    let rules = config.kafka.rules.unwrap();
+    let users: Vec<_> = rules.super_users.iter().map(String::as_str).collect();
+    assert_eq!(users, ["User:CN=ops,O=x", "User:admin", "User:root"]);
+    assert_eq!(config.kafka.mechanisms.len(), 3);
+    assert!(config.security.tls.is_some());
+    let env = [("TRINE_SECURITY_ADMIN_PASSWORD", "geheim")];
+    let text = SECURED.replace("admin_password_file = \"/tls/password\"\n", "");
+    let config = parse_with(&text, &env, &[]).unwrap();
+    assert!(config.security.admin.is_some());
+    assert!(!format!("{config:?}").contains("geheim"));
+}
+
+#[test]
+fn mistakes_in_security_are_named_with_their_place() {
+    check_secured(
+        "certificate_file = \"/tls/node.pem\"\nkey_file = \"/tls/node.key\"\n",
+        "",
+        "n.toml:6: kafka.security_protocol = \"sasl_ssl\" needs tls.certificate_file\n\
+         n.toml:6: kafka.security_protocol = \"sasl_ssl\" needs tls.key_file",
+    );
+    check_secured(
+        "client_ca_file = \"/tls/ca.pem\"\n",
+        "",
+        "n.toml:8: kafka.client_auth = \"required\" needs tls.client_ca_file",
+    );
+    check_secured(
+        "\"sasl_ssl\"",
+        "\"sasl\"",
+        "n.toml:6: kafka.security_protocol must be one of \"plaintext\", \"ssl\", \
+         \"sasl_plaintext\", \"sasl_ssl\", not \"sasl\"\n\
+         n.toml:4: listen.kafka = 0.0.0.0:9092 is open to the network without TLS and passwords; \
+         say insecure = true to allow it, or bind 127.0.0.1",
+    );
+    check_secured(
+        "authorizer = true",
+        "sasl_mechanisms = \"PLAIN,GSSAPI\"",
+        "n.toml:9: kafka.sasl_mechanisms: \"GSSAPI\" is not known; known are \
+         PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+    );
+    check_secured(
+        "User:root;",
+        "root;",
+        "n.toml:10: kafka.super_users: \"root\" is not like User:admin; separate several by ;",
+    );
+    check_secured(
+        "admin_password_file = \"/tls/password\"\n",
+        "",
+        "n.toml:16: security.admin_user needs security.admin_password_file or \
+         TRINE_SECURITY_ADMIN_PASSWORD",
+    );
+    check_secured(
+        "\"sasl_ssl\"",
+        "\"sasl_plaintext\"",
+        "n.toml:4: listen.kafka = 0.0.0.0:9092 is open to the network without TLS and passwords; \
+         say insecure = true to allow it, or bind 127.0.0.1",
+    );
+}

@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod groups;
 pub mod offsets;
 pub mod produce;
+pub mod security;
 pub mod topics;
 pub mod transactions;
 
@@ -20,5 +21,6 @@ pub use fetch::*;
 pub use groups::*;
 pub use offsets::*;
 pub use produce::*;
+pub use security::*;
 pub use topics::*;
 pub use transactions::*;

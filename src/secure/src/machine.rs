@@ -1,0 +1,178 @@
+//! The machine for users, access control lists and quotas in `m0`.
+//!
+//! Rows: `U` + name: verifiers; `A` + entry: nothing; `Q` + entity: values.
+
+use std::collections::BTreeSet;
+
+use base::codec;
+use bytes::Bytes;
+use consensus::{ApplyAt, Fatal, Rows, StateMachine};
+
+use crate::acl::{AclTable, Binding, Filter};
+use crate::command::{AclResult, Command, Reply, UserChange, UserResult, Verifiers};
+use crate::limits::{MAX_ACLS, MAX_QUOTAS, MAX_USERS};
+use crate::quota::{Entity, QuotaTable, Values};
+use crate::store::Store;
+
+pub(crate) struct Machine {
+    store: Store,
+}
+
+fn key(kind: u8, name: &[u8]) -> Vec<u8> {
+    [&[kind], name].concat()
+}
+
+impl Machine {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    fn run(&self, command: Command, rows: &mut Rows<'_>) -> Reply {
+        match command {
+            Command::EnsureUser { name, verifiers } => {
+                let result = match self.store.verifiers(&name) {
+                    Some(_) => UserResult::Done,
+                    None => self.save_user(&name, verifiers, rows),
+                };
+                Reply::Users(vec![result])
+            }
+            Command::AlterUsers { changes } => {
+                Reply::Users(changes.into_iter().map(|c| self.alter_user(c, rows)).collect())
+            }
+            Command::DeleteUser { name } => Reply::Users(vec![match self.store.verifiers(&name) {
+                Some(_) => self.save_user(&name, Verifiers::new(), rows),
+                None => UserResult::NotFound,
+            }]),
+            Command::CreateAcls { entries } => Reply::Acls(self.create_acls(entries, rows)),
+            Command::DeleteAcls { filters } => Reply::Removed(self.delete_acls(&filters, rows)),
+            Command::AlterQuotas { changes } => {
+                let mut table = QuotaTable(self.store.quotas().0.clone());
+                let changes = changes.into_iter();
+                let results =
+                    changes.map(|(entity, ops)| alter_quota(&mut table, entity, ops, rows));
+                let results = results.collect();
+                self.store.set_quotas(table);
+                Reply::Quotas(results)
+            }
+        }
+    }
+
+    fn alter_user(&self, change: UserChange, rows: &mut Rows<'_>) -> UserResult {
+        match change {
+            UserChange::Set { name, hash, verifier } => {
+                let mut verifiers = self.store.verifiers(&name).unwrap_or_default();
+                verifiers.insert(hash, verifier);
+                self.save_user(&name, verifiers, rows)
+            }
+            UserChange::Remove { name, hash } => {
+                let mut verifiers = self.store.verifiers(&name).unwrap_or_default();
+                if verifiers.remove(&hash).is_none() {
+                    return UserResult::NotFound;
+                }
+                self.save_user(&name, verifiers, rows)
+            }
+        }
+    }
+
+    fn save_user(&self, name: &str, verifiers: Verifiers, rows: &mut Rows<'_>) -> UserResult {
+        let known = self.store.verifiers(name).is_some();
+        if !known && !verifiers.is_empty() && self.store.user_count() >= MAX_USERS {
+            return UserResult::TooMany;
+        }
+        let row = key(b'U', name.as_bytes());
+        if verifiers.is_empty() {
+            rows.delete(&row);
+        } else {
+            rows.put(&row, codec::encode(&verifiers));
+        }
+        self.store.put_user(name, verifiers);
+        UserResult::Done
+    }
+
+    fn create_acls(&self, entries: Vec<Binding>, rows: &mut Rows<'_>) -> Vec<AclResult> {
+        let mut all = self.store.acls().entries().clone();
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if all.len() >= MAX_ACLS && !all.contains(&entry) {
+                results.push(AclResult::TooMany);
+                continue;
+            }
+            rows.put(&key(b'A', &codec::encode(&entry)), Bytes::new());
+            all.insert(entry);
+            results.push(AclResult::Done);
+        }
+        self.store.set_acls(AclTable::new(all));
+        results
+    }
+
+    fn delete_acls(&self, filters: &[Filter], rows: &mut Rows<'_>) -> Vec<Vec<Binding>> {
+        let all = self.store.acls().entries().clone();
+        let chosen = filters.iter().map(|filter| {
+            all.iter().filter(|entry| filter.matches(entry)).cloned().collect::<Vec<_>>()
+        });
+        let chosen: Vec<Vec<Binding>> = chosen.collect();
+        let gone: BTreeSet<&Binding> = chosen.iter().flatten().collect();
+        for entry in &gone {
+            rows.delete(&key(b'A', &codec::encode(entry)));
+        }
+        let kept = all.iter().filter(|entry| !gone.contains(entry)).cloned().collect();
+        self.store.set_acls(AclTable::new(kept));
+        chosen
+    }
+}
+
+fn alter_quota(
+    table: &mut QuotaTable,
+    entity: Entity,
+    ops: Vec<(String, Option<f64>)>,
+    rows: &mut Rows<'_>,
+) -> AclResult {
+    if table.0.len() >= MAX_QUOTAS && !table.0.contains_key(&entity) {
+        return AclResult::TooMany;
+    }
+    let row = key(b'Q', &codec::encode(&entity));
+    let mut values: Values = table.0.remove(&entity).unwrap_or_default();
+    for (key, value) in ops {
+        match value {
+            Some(value) => values.insert(key, value),
+            None => values.remove(&key),
+        };
+    }
+    if values.is_empty() {
+        rows.delete(&row);
+    } else {
+        rows.put(&row, codec::encode(&values));
+        table.0.insert(entity, values);
+    }
+    AclResult::Done
+}
+
+impl StateMachine for Machine {
+    fn apply(&mut self, _: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal> {
+        // What does not decode was proposed by a newer version or is damaged: no reply decodes
+        // from nothing, so the proposer sees an error.
+        let Ok(command) = codec::decode(&command) else { return Ok(Bytes::new()) };
+        Ok(codec::encode(&self.run(command, rows)).into())
+    }
+
+    fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
+        self.store.clear_users();
+        for (row, value) in rows.scan(b"U")? {
+            let name = row.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+            let name = name.ok_or_else(|| Fatal("bad key of a user's row".to_owned()))?;
+            self.store.put_user(name, codec::decode(&value)?);
+        }
+        let mut entries = BTreeSet::new();
+        for (row, _) in rows.scan(b"A")? {
+            entries.insert(codec::decode(row.get(1..).unwrap_or_default())?);
+        }
+        self.store.set_acls(AclTable::new(entries));
+        let mut table = QuotaTable::default();
+        for (row, value) in rows.scan(b"Q")? {
+            let entity = codec::decode(row.get(1..).unwrap_or_default())?;
+            table.0.insert(entity, codec::decode(&value)?);
+        }
+        self.store.set_quotas(table);
+        Ok(())
+    }
+}

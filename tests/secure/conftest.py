@@ -1,0 +1,18 @@
+"""A cluster with TLS, SASL and access control."""
+
+import pytest
+from support.cluster import Cluster
+from support.secured import Certificates, Secured, settings
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secured(certificates):
+    """Shared by all tests that break nothing. Use names of your own in it."""
+    cluster = Cluster(sets=settings(certificates))
+    yield Secured(cluster, certificates)
+    cluster.close()
