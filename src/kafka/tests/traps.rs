@@ -237,7 +237,11 @@ async fn settings_of_a_node_cannot_be_changed() {
         value: value.map(str::to_owned),
     };
     for (kind, configs, text) in [
-        (4, vec![config(Some("9"))], "Cannot update these configs dynamically: num.io.threads"),
+        (
+            4,
+            vec![config(Some("9"))],
+            "Cannot update these configs dynamically: Set(num.io.threads)",
+        ),
         (4, vec![config(None)], "Null value not supported for : num.io.threads"),
         (2, vec![config(Some("1")), config(Some("2"))], "Error due to duplicate config keys"),
         (99, vec![config(Some("9"))], "Unknown resource type 99"),

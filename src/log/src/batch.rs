@@ -21,6 +21,8 @@ pub const HEADER_BYTES: usize = 61;
 const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
+/// KIP-534: the base timestamp is the delete horizon.
+const DELETE_HORIZON: i16 = 1 << 6;
 
 /// Why bytes are not an acceptable batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +65,19 @@ pub enum Compression {
     Lz4,
     /// Zstandard.
     Zstd,
+}
+
+impl Compression {
+    /// Its number in a batch's attributes.
+    fn number(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
 }
 
 /// The header of a batch.
@@ -151,6 +166,11 @@ impl BatchHeader {
     /// Whether its records belong to a transaction, or it is a marker of one.
     pub fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// From when on compaction may drop the batch's tombstones, or the marker that it is.
+    pub(crate) fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp_ms)
     }
 
     /// The offset after the last record.
@@ -250,6 +270,60 @@ pub(crate) fn set_max_timestamp(batch: &mut [u8], max_ms: i64) {
         field.copy_from_slice(&max_ms.to_be_bytes());
     }
     seal(batch);
+}
+
+/// What compaction leaves of a batch whose records all went: the header, with offsets, producer,
+/// sequence and newest timestamp as they were.
+pub(crate) fn emptied(batch: &[u8]) -> Bytes {
+    let mut out = BytesMut::from(batch.get(..HEADER_BYTES).unwrap_or_default());
+    if let Some(header) = out.first_chunk_mut::<HEADER_BYTES>() {
+        let attributes = i16::from_be_bytes([header[21], header[22]]);
+        let kept = attributes & (LOG_APPEND_TIME | TRANSACTIONAL | CONTROL);
+        header[8..12].copy_from_slice(&(HEADER_BYTES as i32 - 12).to_be_bytes());
+        header[21..23].copy_from_slice(&kept.to_be_bytes());
+        header[27..35].copy_from_slice(&(-1i64).to_be_bytes());
+        header[57..61].copy_from_slice(&0i32.to_be_bytes());
+    }
+    seal(&mut out);
+    out.freeze()
+}
+
+/// Makes the header of a batch that got other records fit them. A delete horizon takes the place
+/// of the base timestamp.
+pub(crate) fn renew(
+    batch: &mut [u8],
+    records: usize,
+    max_timestamp_ms: i64,
+    delete_horizon_ms: Option<i64>,
+) {
+    let length = i32::try_from(batch.len().saturating_sub(12)).unwrap_or(i32::MAX);
+    let Some(header) = batch.first_chunk_mut::<HEADER_BYTES>() else { return };
+    header[8..12].copy_from_slice(&length.to_be_bytes());
+    if let Some(horizon) = delete_horizon_ms {
+        let attributes = i16::from_be_bytes([header[21], header[22]]) | DELETE_HORIZON;
+        header[21..23].copy_from_slice(&attributes.to_be_bytes());
+        header[27..35].copy_from_slice(&horizon.to_be_bytes());
+    }
+    header[35..43].copy_from_slice(&max_timestamp_ms.to_be_bytes());
+    let count = i32::try_from(records).unwrap_or(i32::MAX);
+    header[57..61].copy_from_slice(&count.to_be_bytes());
+    seal(batch);
+}
+
+/// Sets how the records of a batch are compressed, and makes its header fit them.
+pub(crate) fn recompressed(batch: &[u8], compression: Compression, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + body.len());
+    out.put_slice(batch.get(..HEADER_BYTES).unwrap_or_default());
+    out.put_slice(body);
+    let length = i32::try_from(out.len().saturating_sub(12)).unwrap_or(i32::MAX);
+    if let Some(header) = out.first_chunk_mut::<HEADER_BYTES>() {
+        let attributes = i16::from_be_bytes([header[21], header[22]]) & !0x7;
+        let attributes = attributes | compression.number();
+        header[8..12].copy_from_slice(&length.to_be_bytes());
+        header[21..23].copy_from_slice(&attributes.to_be_bytes());
+    }
+    seal(&mut out);
+    out.freeze()
 }
 
 /// How segments find batches.

@@ -19,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::compact::PlanSpec;
 use crate::configs::ReplicaSettings;
 use crate::groups::GroupCommand;
 use crate::transactions::{Claim, TxnCommand};
@@ -86,6 +87,8 @@ pub(crate) enum Control {
     MarkLedger { key: PartKey, source: String, file_key: Bytes, version: Bytes, state: u8 },
     CommitOffsets { group: String, offsets: Vec<OffsetEntry> },
     DeleteOffsets { group: String, keys: Option<Vec<PartKey>> },
+    Compact { key: PartKey, plan: PlanSpec },
+    ExpireOffsets { group: String, empty_since_ms: Option<i64>, offsets: Vec<(PartKey, i64)> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +113,8 @@ pub(crate) enum ControlReply {
     Fence(u64),
     /// The ledger has another version.
     OtherVersion,
+    /// The plan does not follow the partition's latest one.
+    StalePlan,
 }
 
 /// A produce command and where its batch begins.
@@ -294,6 +299,10 @@ pub(crate) enum MetaCommand {
         id: Uuid,
         first: u32,
         replicas: Vec<Vec<NodeId>>,
+    },
+    AlterDefaults {
+        set: Vec<(String, String)>,
+        remove: Vec<String>,
     },
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Compression;
 use crate::error::LogError;
 use crate::limits::MAX_BATCH_BYTES;
 
@@ -38,56 +39,265 @@ pub struct ConfigDef {
     pub kind: ConfigKind,
     /// Default.
     pub default: &'static str,
+    /// The broker setting that gives it another default, as Kafka names it.
+    pub broker_name: Option<&'static str>,
+    /// What it does here.
+    pub doc: &'static str,
 }
 
 const I32: i64 = i32::MAX as i64;
 const BATCH: i64 = MAX_BATCH_BYTES as i64;
 
-const fn def(name: &'static str, kind: ConfigKind, default: &'static str) -> ConfigDef {
-    ConfigDef { name, kind, default }
+const fn def(
+    name: &'static str,
+    kind: ConfigKind,
+    default: &'static str,
+    broker_name: &'static str,
+    doc: &'static str,
+) -> ConfigDef {
+    let broker_name = if broker_name.is_empty() { None } else { Some(broker_name) };
+    ConfigDef { name, kind, default, broker_name, doc }
 }
 
-/// Every setting that topics know, by name.
+/// Every setting that topics of Kafka 4.0 know, by name.
 pub const TOPIC_CONFIGS: &[ConfigDef] = &[
-    def("cleanup.policy", ConfigKind::Words(&["delete"]), "delete"),
+    def(
+        "cleanup.policy",
+        ConfigKind::Words(&["compact", "delete"]),
+        "delete",
+        "log.cleanup.policy",
+        "What happens to old records: delete drops whole segments by age or size, compact keeps \
+         the newest record of each key, and both may be combined.",
+    ),
+    def(
+        "compression.gzip.level",
+        ConfigKind::Int(-1, 9),
+        "-1",
+        "compression.gzip.level",
+        "How hard the broker compresses when compression.type is gzip.",
+    ),
+    def(
+        "compression.lz4.level",
+        ConfigKind::Int(1, 17),
+        "9",
+        "compression.lz4.level",
+        "Stored; the broker's LZ4 has one level.",
+    ),
     def(
         "compression.type",
-        ConfigKind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        ConfigKind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "producer",
+        "compression.type",
+        "How batches are stored: producer keeps what the producer sent, any other value makes \
+         the broker compress anew what came otherwise.",
     ),
-    def("compression.gzip.level", ConfigKind::Int(-1, 9), "-1"),
-    def("compression.lz4.level", ConfigKind::Int(1, 17), "9"),
-    def("compression.zstd.level", ConfigKind::Int(-131_072, 22), "3"),
-    def("delete.retention.ms", ConfigKind::Long(0), "86400000"),
-    def("file.delete.delay.ms", ConfigKind::Long(0), "60000"),
-    def("flush.messages", ConfigKind::Long(1), "9223372036854775807"),
-    def("flush.ms", ConfigKind::Long(0), "9223372036854775807"),
-    def("follower.replication.throttled.replicas", ConfigKind::Text, ""),
-    def("index.interval.bytes", ConfigKind::Int(0, I32), "4096"),
-    def("leader.replication.throttled.replicas", ConfigKind::Text, ""),
-    def("local.retention.bytes", ConfigKind::Long(-2), "-2"),
-    def("local.retention.ms", ConfigKind::Long(-2), "-2"),
-    def("max.compaction.lag.ms", ConfigKind::Long(1), "9223372036854775807"),
-    def("max.message.bytes", ConfigKind::Int(0, BATCH), "1048588"),
+    def(
+        "compression.zstd.level",
+        ConfigKind::Int(-131_072, 22),
+        "3",
+        "compression.zstd.level",
+        "How hard the broker compresses when compression.type is zstd.",
+    ),
+    def(
+        "delete.retention.ms",
+        ConfigKind::Long(0),
+        "86400000",
+        "log.cleaner.delete.retention.ms",
+        "How long tombstones and transaction markers stay in a compacted topic after the first \
+         compaction that met them.",
+    ),
+    def(
+        "file.delete.delay.ms",
+        ConfigKind::Long(0),
+        "60000",
+        "log.segment.delete.delay.ms",
+        "Stored; files go once no checkpoint speaks of them.",
+    ),
+    def(
+        "flush.messages",
+        ConfigKind::Long(1),
+        "9223372036854775807",
+        "log.flush.interval.messages",
+        "Stored; every acknowledged record is durable on a majority whatever it says.",
+    ),
+    def(
+        "flush.ms",
+        ConfigKind::Long(0),
+        "9223372036854775807",
+        "log.flush.interval.ms",
+        "Stored; every acknowledged record is durable on a majority whatever it says.",
+    ),
+    def(
+        "follower.replication.throttled.replicas",
+        ConfigKind::Text,
+        "",
+        "",
+        "Stored; replication is not throttled by topic.",
+    ),
+    def(
+        "index.interval.bytes",
+        ConfigKind::Int(0, I32),
+        "4096",
+        "log.index.interval.bytes",
+        "Stored; indices have an entry for each 4 KiB.",
+    ),
+    def(
+        "leader.replication.throttled.replicas",
+        ConfigKind::Text,
+        "",
+        "",
+        "Stored; replication is not throttled by topic.",
+    ),
+    def(
+        "local.retention.bytes",
+        ConfigKind::Long(-2),
+        "-2",
+        "log.local.retention.bytes",
+        "Stored; nothing is tiered.",
+    ),
+    def(
+        "local.retention.ms",
+        ConfigKind::Long(-2),
+        "-2",
+        "log.local.retention.ms",
+        "Stored; nothing is tiered.",
+    ),
+    def(
+        "max.compaction.lag.ms",
+        ConfigKind::Long(1),
+        "9223372036854775807",
+        "log.cleaner.max.compaction.lag.ms",
+        "A record older than this is compacted, however little there is to gain.",
+    ),
+    def(
+        "max.message.bytes",
+        ConfigKind::Int(0, BATCH),
+        "1048588",
+        "message.max.bytes",
+        "Largest record batch, as it is stored.",
+    ),
+    def(
+        "message.timestamp.after.max.ms",
+        ConfigKind::Long(0),
+        "3600000",
+        "log.message.timestamp.after.max.ms",
+        "How far a record's timestamp may lie after the broker's clock.",
+    ),
+    def(
+        "message.timestamp.before.max.ms",
+        ConfigKind::Long(0),
+        "9223372036854775807",
+        "log.message.timestamp.before.max.ms",
+        "How far a record's timestamp may lie before the broker's clock.",
+    ),
     def(
         "message.timestamp.type",
         ConfigKind::Choice(&["CreateTime", "LogAppendTime"]),
         "CreateTime",
+        "log.message.timestamp.type",
+        "Whose time records carry: the producer's, or the broker's at the append.",
     ),
-    def("message.timestamp.after.max.ms", ConfigKind::Long(0), "3600000"),
-    def("message.timestamp.before.max.ms", ConfigKind::Long(0), "9223372036854775807"),
-    def("min.cleanable.dirty.ratio", ConfigKind::Ratio, "0.5"),
-    def("min.compaction.lag.ms", ConfigKind::Long(0), "0"),
-    def("min.insync.replicas", ConfigKind::Int(1, 3), "1"),
-    def("preallocate", ConfigKind::Boolean, "false"),
-    def("remote.storage.enable", ConfigKind::Choice(&["false"]), "false"),
-    def("retention.bytes", ConfigKind::Long(-1), "-1"),
-    def("retention.ms", ConfigKind::Long(-1), "604800000"),
-    def("segment.bytes", ConfigKind::Int(14, I32), "1073741824"),
-    def("segment.index.bytes", ConfigKind::Int(4, I32), "10485760"),
-    def("segment.jitter.ms", ConfigKind::Long(0), "0"),
-    def("segment.ms", ConfigKind::Long(1), "604800000"),
-    def("unclean.leader.election.enable", ConfigKind::Choice(&["false"]), "false"),
+    def(
+        "min.cleanable.dirty.ratio",
+        ConfigKind::Ratio,
+        "0.5",
+        "log.cleaner.min.cleanable.ratio",
+        "The part of a compacted partition that must be dirty before it is compacted again.",
+    ),
+    def(
+        "min.compaction.lag.ms",
+        ConfigKind::Long(0),
+        "0",
+        "log.cleaner.min.compaction.lag.ms",
+        "Records younger than this are not compacted.",
+    ),
+    def(
+        "min.insync.replicas",
+        ConfigKind::Int(1, I32),
+        "1",
+        "min.insync.replicas",
+        "Nodes that must be alive for a write with acks=all; two always have it before it is \
+         acknowledged.",
+    ),
+    def(
+        "preallocate",
+        ConfigKind::Boolean,
+        "false",
+        "log.preallocate",
+        "Stored; segments grow as they are written.",
+    ),
+    def("remote.log.copy.disable", ConfigKind::Boolean, "false", "", "Stored; nothing is tiered."),
+    def(
+        "remote.log.delete.on.disable",
+        ConfigKind::Boolean,
+        "false",
+        "",
+        "Stored; nothing is tiered.",
+    ),
+    def(
+        "remote.storage.enable",
+        ConfigKind::Choice(&["false"]),
+        "false",
+        "",
+        "Only false: nothing is tiered.",
+    ),
+    def(
+        "retention.bytes",
+        ConfigKind::Long(-1),
+        "-1",
+        "log.retention.bytes",
+        "Oldest segments of a partition go while the others hold so many bytes; -1 for no limit. \
+         Only with the delete policy.",
+    ),
+    def(
+        "retention.ms",
+        ConfigKind::Long(-1),
+        "604800000",
+        "log.retention.ms",
+        "Segments go when their newest record is older; -1 for never. Only with the delete policy.",
+    ),
+    def(
+        "segment.bytes",
+        ConfigKind::Int(14, I32),
+        "1073741824",
+        "log.segment.bytes",
+        "Largest segment: what retention and compaction work on.",
+    ),
+    def(
+        "segment.index.bytes",
+        ConfigKind::Int(4, I32),
+        "10485760",
+        "log.index.size.max.bytes",
+        "Stored; indices are in memory.",
+    ),
+    def(
+        "segment.jitter.ms",
+        ConfigKind::Long(0),
+        "0",
+        "log.roll.jitter.ms",
+        "Stored; segments roll exactly when segment.ms is over.",
+    ),
+    def(
+        "segment.ms",
+        ConfigKind::Long(1),
+        "604800000",
+        "log.roll.ms",
+        "The first record after this time begins a new segment.",
+    ),
+    def(
+        "unclean.leader.election.enable",
+        ConfigKind::Choice(&["false"]),
+        "false",
+        "unclean.leader.election.enable",
+        "Only false: a leader always has every acknowledged record.",
+    ),
+];
+
+/// Broker settings, in minutes or hours, that stand for one in milliseconds where that is unset.
+const COARSE: [(&str, &str, i64); 3] = [
+    ("log.retention.ms", "log.retention.minutes", 60_000),
+    ("log.retention.ms", "log.retention.hours", 3_600_000),
+    ("log.roll.ms", "log.roll.hours", 3_600_000),
 ];
 
 /// Looks a setting up.
@@ -95,11 +305,51 @@ pub fn definition(name: &str) -> Option<&'static ConfigDef> {
     TOPIC_CONFIGS.iter().find(|def| def.name == name)
 }
 
-/// Checks one setting.
+/// The topic setting that a broker setting gives its default.
+pub fn by_broker_name(name: &str) -> Option<&'static ConfigDef> {
+    TOPIC_CONFIGS.iter().find(|def| def.broker_name == Some(name))
+}
+
+/// Broker settings that can be changed for the whole cluster: they are defaults of topics.
+pub fn is_cluster_default(name: &str) -> bool {
+    by_broker_name(name).is_some() || COARSE.iter().any(|(_, coarse, _)| *coarse == name)
+}
+
+/// Checks a default of topics that is set for the whole cluster.
+pub fn check_default(name: &str, value: &str) -> Result<(), LogError> {
+    let coarse = COARSE.iter().any(|(_, coarse, _)| *coarse == name);
+    match by_broker_name(name) {
+        Some(def) => check_value(def, name, value),
+        None if coarse && value.trim().parse::<i32>().is_ok() => Ok(()),
+        None => Err(invalid(name, value)),
+    }
+}
+
+/// The default of a topic setting, given what is set for the whole cluster.
+pub fn default_of(def: &ConfigDef, defaults: &BTreeMap<String, String>) -> String {
+    let Some(broker_name) = def.broker_name else { return def.default.to_owned() };
+    if let Some(value) = defaults.get(broker_name) {
+        return value.clone();
+    }
+    for (fine, coarse, factor) in COARSE {
+        let value = defaults.get(coarse).and_then(|value| value.trim().parse::<i64>().ok());
+        if let Some(value) = value.filter(|_| fine == broker_name) {
+            let ms = if value < 0 { -1 } else { value.saturating_mul(factor) };
+            return ms.to_string();
+        }
+    }
+    def.default.to_owned()
+}
+
+/// Checks one setting of a topic.
 pub fn check(name: &str, value: &str) -> Result<(), LogError> {
     let Some(def) = definition(name) else {
         return Err(LogError::InvalidConfig(format!("Unknown topic config name: {name}")));
     };
+    check_value(def, name, value)
+}
+
+fn check_value(def: &ConfigDef, name: &str, value: &str) -> Result<(), LogError> {
     let good = match def.kind {
         ConfigKind::Boolean => value == "true" || value == "false",
         ConfigKind::Choice(words) => words.contains(&value),
@@ -111,11 +361,11 @@ pub fn check(name: &str, value: &str) -> Result<(), LogError> {
         ConfigKind::Ratio => value.trim().parse::<f64>().is_ok_and(|r| (0.0..=1.0).contains(&r)),
         ConfigKind::Text => true,
     };
-    if good {
-        return Ok(());
-    }
-    let text = format!("Invalid value {value} for configuration {name}");
-    Err(LogError::InvalidConfig(text))
+    if good { Ok(()) } else { Err(invalid(name, value)) }
+}
+
+fn invalid(name: &str, value: &str) -> LogError {
+    LogError::InvalidConfig(format!("Invalid value {value} for configuration {name}"))
 }
 
 /// What stamps a record's time.
@@ -134,8 +384,14 @@ pub struct TopicSettings {
     pub retention_ms: i64,
     /// Oldest segments are deleted while a partition is larger; −1: never.
     pub retention_bytes: i64,
+    /// Whether old segments are deleted.
+    pub deletes: bool,
+    /// How the topic is compacted, if it is.
+    pub compaction: Option<CompactionSettings>,
     /// What the data groups need to know.
     pub replica: ReplicaSettings,
+    /// How batches are stored that were sent otherwise.
+    pub stored_as: StoredAs,
     /// Largest batch.
     pub max_message_bytes: usize,
     /// Who stamps time.
@@ -148,6 +404,45 @@ pub struct TopicSettings {
     pub min_insync_replicas: usize,
 }
 
+/// `compression.type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredAs {
+    /// As the producer sent it.
+    Sent,
+    /// Compressed like this, or not at all.
+    Compressed {
+        /// How.
+        compression: Compression,
+        /// How hard; `None` for the default.
+        level: Option<i32>,
+    },
+}
+
+fn stored_as(name: &str, level: impl Fn(&str) -> i32) -> StoredAs {
+    let (compression, level) = match name {
+        "uncompressed" => (Compression::None, None),
+        "gzip" => (Compression::Gzip, Some(level("gzip")).filter(|level| *level >= 0)),
+        "snappy" => (Compression::Snappy, None),
+        "lz4" => (Compression::Lz4, None),
+        "zstd" => (Compression::Zstd, Some(level("zstd"))),
+        _ => return StoredAs::Sent,
+    };
+    StoredAs::Compressed { compression, level }
+}
+
+/// How a topic is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionSettings {
+    /// Records younger than this stay.
+    pub min_lag_ms: i64,
+    /// Records older than this are compacted, however few they are.
+    pub max_lag_ms: i64,
+    /// The dirty part of the log above which it is compacted, in millionths.
+    pub min_dirty_millionths: u32,
+    /// How long tombstones stay.
+    pub delete_retention_ms: i64,
+}
+
 /// Settings that apply acts on, and that are therefore replicated to the data groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaSettings {
@@ -158,26 +453,44 @@ pub struct ReplicaSettings {
 }
 
 impl TopicSettings {
-    /// The settings with defaults where nothing is set. Values that do not parse, which
-    /// [`check`] has kept out, count as unset.
-    pub fn of(configs: &BTreeMap<String, String>) -> Self {
+    /// The settings with defaults where nothing is set: those set for the whole cluster in
+    /// `defaults`, by their broker names, and Kafka's. Values that do not parse, which [`check`]
+    /// has kept out, count as unset.
+    pub fn of(configs: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| {
-            let default = definition(name).map_or("", |def| def.default);
-            configs.get(name).map_or(default, String::as_str)
+            let default = || definition(name).map_or_else(String::new, |d| default_of(d, defaults));
+            configs.get(name).cloned().unwrap_or_else(default)
         };
         let number = |name: &str| {
             let default = definition(name).and_then(|def| def.default.parse().ok()).unwrap_or(0);
             text(name).trim().parse::<i64>().unwrap_or(default)
         };
+        let has_policy =
+            |policy: &str| text("cleanup.policy").split(',').any(|word| word.trim() == policy);
+        let ratio = text("min.cleanable.dirty.ratio").trim().parse::<f64>().unwrap_or(0.5);
+        let compaction = has_policy("compact").then(|| CompactionSettings {
+            min_lag_ms: number("min.compaction.lag.ms"),
+            max_lag_ms: number("max.compaction.lag.ms"),
+            min_dirty_millionths: millionths(ratio),
+            delete_retention_ms: number("delete.retention.ms"),
+        });
+        // Kafka: records must not wait in the active segment beyond the lag that is allowed.
+        let segment_ms = compaction.map_or(i64::MAX, |c| c.max_lag_ms).min(number("segment.ms"));
         Self {
+            deletes: has_policy("delete"),
+            compaction,
             retention_ms: number("retention.ms"),
             retention_bytes: number("retention.bytes"),
             replica: ReplicaSettings {
                 segment_bytes: u64::try_from(number("segment.bytes")).unwrap_or(1 << 30),
-                segment_ms: number("segment.ms"),
+                segment_ms,
             },
+            stored_as: stored_as(&text("compression.type"), |codec| {
+                let level = number(&format!("compression.{codec}.level"));
+                i32::try_from(level).unwrap_or(-1)
+            }),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(0),
-            timestamp_type: match text("message.timestamp.type") {
+            timestamp_type: match text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,
             },
@@ -186,6 +499,12 @@ impl TopicSettings {
             min_insync_replicas: usize::try_from(number("min.insync.replicas")).unwrap_or(1),
         }
     }
+}
+
+/// A ratio between 0 and 1 in millionths.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+fn millionths(ratio: f64) -> u32 {
+    (ratio.clamp(0.0, 1.0) * 1e6).round() as u32
 }
 
 #[cfg(test)]
@@ -200,11 +519,29 @@ mod tests {
     }
 
     #[test]
+    fn defaults_of_the_cluster_stand_behind_those_of_the_topic() {
+        let map = |rows: &[(&str, &str)]| -> BTreeMap<String, String> {
+            rows.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let retention = |topic: &[(&str, &str)], cluster: &[(&str, &str)]| {
+            TopicSettings::of(&map(topic), &map(cluster)).retention_ms
+        };
+        assert_eq!(retention(&[], &[]), 604_800_000);
+        assert_eq!(retention(&[], &[("log.retention.hours", "1")]), 3_600_000);
+        let both = [("log.retention.hours", "1"), ("log.retention.minutes", "5")];
+        assert_eq!(retention(&[], &both), 300_000);
+        let all = [both[0], both[1], ("log.retention.ms", "7")];
+        assert_eq!(retention(&[], &all), 7);
+        assert_eq!(retention(&[("retention.ms", "9")], &all), 9);
+        assert_eq!(retention(&[], &[("log.retention.hours", "-1")]), -1);
+    }
+
+    #[test]
     fn unknown_names_and_wrong_values_are_refused() {
         for (name, value) in [
             ("retention.mss", "1"),
             ("retention.ms", "soon"),
-            ("cleanup.policy", "compact"),
+            ("cleanup.policy", "squash"),
             ("max.message.bytes", "99999999999"),
             ("message.timestamp.type", "Never"),
         ] {

@@ -227,6 +227,17 @@ impl DataMachine {
                 Ok(ControlReply::Done)
             }
             Control::DeleteOffsets { group, keys } => delete_offsets(&group, keys, rows),
+            Control::ExpireOffsets { group, empty_since_ms, offsets } => {
+                expire_offsets(&group, empty_since_ms, &offsets, rows)
+            }
+            Control::Compact { key, plan } => {
+                let reply = self.with(&key, |part| match part.plan(plan) {
+                    true => ControlReply::Done,
+                    false => ControlReply::StalePlan,
+                });
+                self.shared.0.compactions.notify_one();
+                Ok(reply)
+            }
         }
     }
 
@@ -339,6 +350,28 @@ fn read_fence(rows: &Rows<'_>, source: &str) -> Result<u64, Fatal> {
     Ok(value.map(|v| codec::decode(&v)).transpose()?.unwrap_or(0))
 }
 
+/// Forgets offsets that were not committed anew and whose group has not changed meanwhile.
+fn expire_offsets(
+    group: &str,
+    empty_since_ms: Option<i64>,
+    offsets: &[(PartKey, i64)],
+    rows: &mut Rows<'_>,
+) -> Result<ControlReply, Fatal> {
+    let since = rows.get(&groups::empty_key(group))?;
+    let since = since.map(|value| codec::decode::<i64>(&value)).transpose()?;
+    if since != empty_since_ms {
+        return Ok(ControlReply::Done);
+    }
+    for (key, commit_time_ms) in offsets {
+        let row = keys::offset(group, key);
+        let held = rows.get(&row)?.map(|value| codec::decode::<OffsetRow>(&value)).transpose()?;
+        if held.is_some_and(|held| held.commit_time_ms == *commit_time_ms) {
+            rows.delete(&row);
+        }
+    }
+    Ok(ControlReply::Done)
+}
+
 fn delete_offsets(
     group: &str,
     keys: Option<Vec<PartKey>>,
@@ -398,7 +431,7 @@ impl StateMachine for DataMachine {
                 Ok(codec::encode(&self.control(at, control, rows)?).into())
             }
             Ok(DataCommand::Groups(command)) => {
-                groups::apply_command(command, rows);
+                groups::apply_command(command, at.time_ms, rows)?;
                 Ok(codec::encode(&ControlReply::Done).into())
             }
             Ok(DataCommand::Txns(command)) => {
@@ -441,7 +474,7 @@ impl StateMachine for DataMachine {
     fn release(&mut self) -> Result<(), Fatal> {
         let parts = self.view.all();
         let removed = self.removed.iter().chain(&self.removed_before);
-        parts.iter().chain(removed).for_each(|part| part.stream.close());
+        parts.iter().chain(removed).for_each(|part| part.release());
         Ok(())
     }
 

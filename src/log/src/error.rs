@@ -5,6 +5,15 @@ use consensus::{ProposeError, ReadError};
 
 use crate::batch::BatchError;
 
+/// A record of a batch that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// Its number in the batch, from 0.
+    pub index: i32,
+    /// Why.
+    pub message: String,
+}
+
 /// Why the log refused. Each variant has one error code of the Kafka protocol, and the words
 /// that Kafka has for it where it has some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +93,16 @@ pub enum LogError {
     /// The batch is well-formed and still not acceptable.
     #[error("invalid record: {0}")]
     InvalidRecord(String),
+    /// Single records of the batch are not acceptable; nothing was written.
+    #[error("{message}")]
+    RejectedRecords {
+        /// INVALID_RECORD (87) or INVALID_TIMESTAMP (32).
+        code: i16,
+        /// What is wrong with all of them.
+        message: String,
+        /// Which they are.
+        records: Vec<RejectedRecord>,
+    },
     /// The message format is older than v2.
     #[error("The message format version on the broker does not support the request.")]
     UnsupportedForMessageFormat,
@@ -169,6 +188,7 @@ impl LogError {
             Self::InvalidRecord(_) => 87,
             Self::UnstableOffsetCommit => 88,
             Self::ProducerFenced => 90,
+            Self::RejectedRecords { code, .. } => *code,
             Self::UnknownTopicId => 100,
             Self::TransactionalIdNotFound => 105,
             Self::TransactionAbortable => 120,

@@ -20,10 +20,12 @@
 //! * A topic made anew has a new id, and nothing of the old one is found under it.
 //! * A file's record and its ledger row are one command.
 //!
-//! Transactions are described in [`transactions`]. Compaction is not here yet.
+//! Transactions are described in [`transactions`].
 
 pub mod batch;
 mod command;
+mod compact;
+mod compression;
 pub mod configs;
 mod data;
 mod error;
@@ -42,7 +44,7 @@ mod waiters;
 pub mod walk;
 
 pub use command::grows;
-pub use error::LogError;
+pub use error::{LogError, RejectedRecord};
 pub use producers::ActiveProducer;
 pub use service::{Acks, ConfigChange, LogOptions, LogService, TxnDescription, check_name};
 pub use shared::LogShared;

@@ -90,3 +90,19 @@ pub const TXNS_AT_ONCE: usize = 64;
 
 /// Idle transactional ids looked at in one pass over a data group.
 pub const TXN_IDS_PER_PASS: usize = 10_000;
+
+/// Offsets in the window of one compaction: at most so many keys are held in memory, at some 28
+/// bytes each. Part of each plan, so that nodes with other limits do the same.
+pub const COMPACTION_WINDOW: u64 = 1_800_000;
+
+/// Bytes that a node reads and writes for compaction in a second.
+pub const COMPACTION_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+
+/// A compaction begins only when so many bytes are free beside what it may write.
+pub const COMPACTION_SPARE_BYTES: u64 = 64 * MIB as u64;
+
+/// Batches that a node compresses anew for producers at once.
+pub const COMPRESSIONS_AT_ONCE: usize = 2;
+
+/// Refused records that an answer names.
+pub const MAX_REJECTED_RECORDS: usize = 1000;

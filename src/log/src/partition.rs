@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 use crate::batch::{self, BatchHeader};
 use crate::command::ProduceReply;
+use crate::compact::run::Made;
+use crate::compact::{Compaction, Plan, PlanSpec};
 use crate::configs::ReplicaSettings;
 use crate::limits::MAX_EPOCHS;
 use crate::producers::{ActiveProducer, Producers, Verdict};
@@ -30,6 +32,8 @@ pub(crate) struct Partition {
     pub(crate) dir: String,
     pub(crate) stream: Stream,
     pub(crate) state: Mutex<PartState>,
+    /// Held while a plan of compaction is carried out.
+    pub(crate) compacting: Mutex<()>,
     /// The end offset, for those who wait for it.
     pub(crate) end: watch::Sender<i64>,
     /// Where batches wait whose transaction is about to begin here.
@@ -56,6 +60,7 @@ pub(crate) struct PartState {
     pub(crate) active_since_ms: i64,
     /// The next batch begins a new segment, as the log's start passed the newest one.
     pub(crate) roll_next: bool,
+    pub(crate) compaction: Compaction,
     /// Changed since the latest checkpoint.
     pub(crate) dirty: bool,
     /// Rows that hold the producers since the latest checkpoint.
@@ -76,6 +81,7 @@ pub(crate) struct PartRow {
     pub(crate) active_since_ms: i64,
     pub(crate) roll_next: bool,
     pub(crate) producer_rows: u32,
+    pub(crate) compaction: Compaction,
 }
 
 impl PartState {
@@ -89,6 +95,7 @@ impl PartState {
             settings,
             active_since_ms: 0,
             roll_next: false,
+            compaction: Compaction::default(),
             dirty: true,
             producer_rows: 0,
             txn_rows: 0,
@@ -105,6 +112,7 @@ impl PartState {
             settings: row.settings,
             active_since_ms: row.active_since_ms,
             roll_next: row.roll_next,
+            compaction: row.compaction.clone(),
             dirty: false,
             producer_rows: row.producer_rows,
             txn_rows: 0,
@@ -181,7 +189,53 @@ impl Partition {
         let end = watch::Sender::new(state.end);
         let (state, gates) = (Mutex::new(state), Gates::default());
         let (order, waiters) = (tokio::sync::Mutex::default(), Waiters::default());
-        Self { key, group, dir, stream, state, end, gates, order, waiters }
+        let compacting = Mutex::default();
+        Self { key, group, dir, stream, state, compacting, end, gates, order, waiters }
+    }
+
+    /// Stops writing to files, and waits until a compaction under way has noticed.
+    pub(crate) fn release(&self) {
+        self.stream.close();
+        drop(self.compacting.lock());
+    }
+
+    /// Hides segments below the log's start. Segments that a plan may still read stay: its result
+    /// must not depend on when this node carries it out.
+    fn trim(&self, state: &PartState) {
+        if state.compaction.plans.is_empty() {
+            self.stream.trim_before(u64::try_from(state.log_start).unwrap_or(0));
+        }
+    }
+
+    /// Notes a plan of compaction; false when it comes too late.
+    pub(crate) fn plan(&self, spec: PlanSpec) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let is_boundary = |at: i64| {
+            let begins = |s: &SegmentInfo| i64::try_from(s.base_offset) == Ok(at);
+            self.stream.segments().iter().any(begins)
+        };
+        let bounds = (state.log_start, state.end);
+        // Transactions of the range have ended: no leader proposes anything else.
+        let accepted = spec.upto <= state.last_stable_offset()
+            && state.compaction.accept(spec, bounds, is_boundary);
+        state.dirty |= accepted;
+        accepted
+    }
+
+    /// Swaps in what a plan made, whose files are durable; false when the replica is gone.
+    pub(crate) fn finish_plan(&self, plan: &Plan, made: &Made) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        if self.stream.is_closed() || state.compaction.plans.first() != Some(plan) {
+            return Ok(false);
+        }
+        self.stream.replace(u64::try_from(plan.spec.upto).unwrap_or(0), &made.segments)?;
+        state.compaction.plans.remove(0);
+        state.compaction.next_horizon_ms = made.next_horizon_ms;
+        state.txns.forget_aborted(&made.gone_markers);
+        state.dirty = true;
+        self.trim(&state);
+        Ok(true)
     }
 
     /// Applies one batch: judges its producer and transaction, appends.
@@ -267,7 +321,7 @@ impl Partition {
         let (from, to) = (offset(base_offset)?, offset(end)?);
         self.stream.append(from, to, header.max_timestamp_ms, bytes.freeze())?;
         // Nothing to do unless a roll has just let go of a segment below the start.
-        self.stream.trim_before(offset(state.log_start)?);
+        self.trim(state);
         state.note_epoch(epoch);
         state.end = end;
         state.dirty = true;
@@ -341,7 +395,7 @@ impl Partition {
             // The newest segment goes with the next one's first record.
             state.roll_next = start == state.end;
         }
-        self.stream.trim_before(u64::try_from(state.log_start).unwrap_or(0));
+        self.trim(&state);
         Ok(state.log_start)
     }
 
@@ -386,6 +440,7 @@ impl Partition {
             active_since_ms: state.active_since_ms,
             roll_next: state.roll_next,
             producer_rows: state.producer_rows,
+            compaction: state.compaction.clone(),
         }
     }
 }

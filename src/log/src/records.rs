@@ -9,6 +9,7 @@ use std::io::Read;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::batch::{BatchError, BatchHeader, Compression, HEADER_BYTES};
+use crate::compact::survey::Marker;
 use crate::limits::{MAX_DECOMPRESSED_BYTES, ZSTD_WINDOW_LOG};
 
 /// A record to be written.
@@ -76,6 +77,77 @@ pub fn records(batch: &Bytes) -> Result<Vec<Record>, BatchError> {
         return Err(BatchError::Damaged("record count does not match"));
     }
     Ok(out)
+}
+
+/// A record as it stands in its batch, for copying it into another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawRecord {
+    /// Offset in the partition, less the batch's base offset.
+    pub(crate) offset_delta: i64,
+    /// Time, less the batch's base timestamp.
+    pub(crate) time_delta: i64,
+    pub(crate) key: Option<Bytes>,
+    /// Whether it has a value; one without is a tombstone.
+    pub(crate) has_value: bool,
+    attributes: u8,
+    /// Key, value and headers, encoded.
+    rest: Bytes,
+}
+
+impl RawRecord {
+    /// Appends the record; its time delta grows by `shift`.
+    pub(crate) fn put(&self, out: &mut BytesMut, shift: Option<i64>) {
+        let mut head = BytesMut::with_capacity(24);
+        head.put_u8(self.attributes);
+        put_varint(&mut head, self.time_delta.wrapping_add(shift.unwrap_or(0)));
+        put_varint(&mut head, self.offset_delta);
+        let len = head.len().saturating_add(self.rest.len());
+        put_varint(out, i64::try_from(len).unwrap_or(i64::MAX));
+        out.put_slice(&head);
+        out.put_slice(&self.rest);
+    }
+}
+
+/// The records of one whole batch, markers included, decompressed where needed.
+pub(crate) fn raw_records(
+    header: &BatchHeader,
+    batch: &Bytes,
+) -> Result<Vec<RawRecord>, BatchError> {
+    if header.len > batch.len() {
+        return Err(BatchError::Length { stated: header.len as i64, found: batch.len() });
+    }
+    let mut body = decompress(header.compression()?, batch.slice(HEADER_BYTES..header.len))?;
+    let count = usize::try_from(header.record_count).unwrap_or(0).min(body.len() / 7);
+    let mut out = Vec::with_capacity(count);
+    while !body.is_empty() {
+        let len = take_len(&mut body)?.ok_or(BatchError::Damaged("record without length"))?;
+        let mut record = take(&mut body, len)?;
+        let attributes = take(&mut record, 1)?.first().copied().unwrap_or_default();
+        let time_delta = take_varint(&mut record)?;
+        let offset_delta = take_varint(&mut record)?;
+        if !(0..=i64::from(header.last_offset_delta)).contains(&offset_delta) {
+            return Err(BatchError::Damaged("record lies outside its batch"));
+        }
+        let rest = record.clone();
+        let key = take_sized(&mut record)?;
+        let has_value = take_sized(&mut record)?.is_some();
+        out.push(RawRecord { offset_delta, time_delta, key, has_value, attributes, rest });
+    }
+    if i32::try_from(out.len()) != Ok(header.record_count) {
+        return Err(BatchError::Damaged("record count does not match"));
+    }
+    Ok(out)
+}
+
+/// What a control batch says of its transaction; `None` for an empty one and for others.
+pub(crate) fn marker(header: &BatchHeader, batch: &Bytes) -> Option<Marker> {
+    let records = raw_records(header, batch).ok()?;
+    // Its key: version i16, type i16.
+    match records.first()?.key.as_deref()?.get(2..4)? {
+        [0, 0] => Some(Marker::Abort),
+        [0, 1] => Some(Marker::Commit),
+        _ => None,
+    }
 }
 
 fn read_record(header: &BatchHeader, bytes: &mut Bytes) -> Result<Record, BatchError> {

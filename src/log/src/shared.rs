@@ -9,7 +9,7 @@ use base::{Env, GroupId};
 use consensus::StateMachine;
 use parking_lot::{Mutex, RwLock};
 use segment::SegmentWriter;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::data::DataMachine;
 use crate::partition::Partition;
@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) writer: SegmentWriter,
     pub(crate) parts_dir: PathBuf,
     pub(crate) topics: Topics,
+    /// Told of every new plan of compaction.
+    pub(crate) compactions: Notify,
     groups: Mutex<BTreeMap<GroupId, Arc<GroupView>>>,
 }
 
@@ -56,8 +58,8 @@ impl LogShared {
         let parts_dir = data_dir.join("parts");
         env.disk.create_dir_all(&parts_dir)?;
         env.disk.sync_dir(data_dir)?;
-        let topics = Topics::default();
-        Ok(Self(Arc::new(Inner { env, writer, parts_dir, topics, groups: Mutex::default() })))
+        let (topics, compactions, groups) = Default::default();
+        Ok(Self(Arc::new(Inner { env, writer, parts_dir, topics, compactions, groups })))
     }
 
     /// The machine for tag `LOG` in `m0`.

@@ -53,7 +53,8 @@ fn cluster_that_reconciles(reconcile_every: Duration) -> Cluster {
         data: data.iter().map(|g| g.clone() as consensus::GroupRef).collect(),
     };
     let tasks = TaskGroup::new();
-    let options = LogOptions { reconcile_every, ..Default::default() };
+    let compaction_every = Duration::from_millis(20);
+    let options = LogOptions { reconcile_every, compaction_every, ..Default::default() };
     let peers = Arc::new(SoloPeers::default());
     let service = LogService::start(shared.clone(), groups, peers, readers, &tasks, options);
     Cluster { service, shared, data, env, tasks }
@@ -134,7 +135,7 @@ impl Cluster {
     }
 }
 
-fn digest(machine: &mut dyn StateMachine) -> u32 {
+pub(crate) fn digest(machine: &mut dyn StateMachine) -> u32 {
     let mut crc = 0;
     machine.digest(&mut |bytes| crc = base::crc::crc32c_append(crc, bytes)).unwrap();
     crc
@@ -257,7 +258,7 @@ async fn batches_that_may_not_be_stored_are_refused() {
     assert_eq!(c.put(0, batch(&["x".repeat(300).as_str()], 1)).await.unwrap_err().code(), 10);
     let two = [batch(&["a"], 1), batch(&["b"], 1)].concat();
     assert_eq!(c.put(0, two.into()).await.unwrap_err().code(), 87);
-    assert_eq!(c.put(0, batch(&["a"], i64::MAX)).await, Err(LogError::InvalidTimestamp));
+    assert_eq!(c.put(0, batch(&["a"], i64::MAX)).await.unwrap_err().code(), 32);
     assert_eq!(c.values(0, 0).await, []);
 }
 
@@ -365,6 +366,123 @@ async fn committed_offsets_belong_to_the_topics_id() {
     assert!(c.service.groups_with_offsets().unwrap().is_empty());
 }
 
+fn keyed(key: &str, value: &str) -> Bytes {
+    build(&[RecordRef {
+        key: Some(key.as_bytes().into()),
+        value: Some(value.as_bytes().into()),
+        ..RecordRef::default()
+    }])
+}
+
+#[tokio::test]
+async fn a_compacted_topic_keeps_the_newest_value_of_each_key() {
+    let c = cluster();
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "1000"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("retention.ms", "1"),
+    ];
+    c.topic(&configs).await;
+    let refused = c.put(0, batch(&["no key"], 1)).await.unwrap_err();
+    assert_eq!(refused.code(), 87);
+    assert!(refused.to_string().contains("without key in topic partition t-0."), "{refused}");
+    for i in 0..400 {
+        let value = format!("value {i}");
+        assert_eq!(c.put(0, keyed(&format!("k{}", i % 8), &value)).await, Ok(i));
+    }
+    let compacted = async {
+        while c.values(0, 0).await.len() > 40 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), compacted).await.expect("it is compacted");
+    let left = c.values(0, 0).await;
+    let newest: Vec<_> = left.iter().rev().take(8).map(|(_, value)| value.clone()).collect();
+    assert_eq!(newest, (392..400).rev().map(|i| format!("value {i}")).collect::<Vec<_>>());
+    assert!(left.is_sorted() && left[0].0 > 300, "{left:?}");
+    assert_eq!(c.fetch(0, 0).await.unwrap().log_start_offset, 0);
+    assert_eq!(c.values(0, 5).await, left, "an offset that is gone leads to the next record");
+    c.tasks.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn batches_are_stored_as_the_topic_says() {
+    let c = cluster();
+    c.topic(&[("compression.type", "zstd"), ("message.timestamp.before.max.ms", "1000")]).await;
+    let now_ms = c.env.clock.unix_ms();
+    let text = "text ".repeat(100);
+    assert_eq!(c.put(0, batch(&[text.as_str(), "b"], now_ms)).await, Ok(0));
+    let held = c.fetch(0, 0).await.unwrap().records.remove(0);
+    let header = batch::validate(&held).unwrap();
+    assert_eq!(header.compression(), Ok(batch::Compression::Zstd));
+    assert_eq!(records(&held).unwrap()[0].value.as_deref(), Some(text.as_bytes()));
+    let old = c.put(0, batch(&["old"], now_ms - 60_000)).await.unwrap_err();
+    let LogError::RejectedRecords { code: 32, records, .. } = old else { panic!("{old:?}") };
+    assert_eq!(records[0].index, 0);
+}
+
+#[tokio::test]
+async fn defaults_of_the_cluster_reach_topics_and_partitions() {
+    let c = cluster();
+    c.topic(&[("retention.ms", "5")]).await;
+    let set = |name: &str, value: &str| ConfigChange::Set(name.to_owned(), value.to_owned());
+    let changes = [set("log.retention.ms", "77"), set("log.segment.bytes", "4321")];
+    c.service.alter_topic_defaults(&changes, Mode::Apply).await.unwrap();
+    let wrong = c.service.alter_topic_defaults(&[set("log.dirs", "/x")], Mode::Apply).await;
+    assert_eq!(wrong.unwrap_err().code(), 40);
+    let topic = c.service.topic("t").unwrap();
+    assert_eq!((topic.settings.retention_ms, topic.settings.replica.segment_bytes), (5, 4321));
+    let view = c.shared.view(GroupId::data(0));
+    let reached = async {
+        while view.all()[0].state.lock().settings.segment_bytes != 4321 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.expect("partitions follow");
+    let back = [ConfigChange::Remove("log.segment.bytes".to_owned())];
+    c.service.alter_topic_defaults(&back, Mode::Apply).await.unwrap();
+    assert_eq!(c.service.topic("t").unwrap().settings.replica.segment_bytes, 1 << 30);
+    assert_eq!(c.service.topic_defaults().len(), 1);
+    c.tasks.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn only_the_commit_that_expired_is_forgotten() {
+    use crate::groups::{ExpiredOffsets, GroupStore};
+    let c = cluster();
+    let topic = c.topic(&[]).await;
+    let commit = |partition| OffsetToCommit {
+        topic: "t".to_owned(),
+        partition,
+        offset: 1,
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    let shard = c.service.coordinator_shard("g");
+    c.service.commit_offsets("g", &[commit(0), commit(1)]).await.unwrap();
+    let stored = c.service.offsets(shard).await.unwrap().remove(0);
+    assert_eq!(
+        (stored.group.as_str(), stored.empty_since_ms, stored.offsets.len()),
+        ("g", None, 2)
+    );
+    assert_eq!(stored.offsets[0].topic.as_deref(), Some("t"));
+    // The second was committed anew before the command arrives.
+    c.data[shard].advance_ms(1000);
+    c.service.commit_offsets("g", &[commit(1)]).await.unwrap();
+    let offsets = stored.offsets.iter().map(|o| (o.key, o.commit_time_ms)).collect();
+    let gone = ExpiredOffsets { group: "g".to_owned(), empty_since_ms: None, offsets };
+    let other = ExpiredOffsets { empty_since_ms: Some(1), ..gone.clone() };
+    c.service.expire(shard, 1, other).await.unwrap();
+    assert_eq!(c.service.fetch_offsets("g").await.unwrap().len(), 2, "the group has changed");
+    c.service.expire(shard, 1, gone).await.unwrap();
+    let left = c.service.fetch_offsets("g").await.unwrap();
+    assert_eq!(left.iter().map(|o| o.partition).collect::<Vec<_>>(), [1]);
+    c.service.delete_topic(TopicRef::Id(topic.id)).await.unwrap();
+    let dead = c.service.offsets(shard).await.unwrap();
+    assert!(dead.iter().flat_map(|stored| &stored.offsets).all(|offset| offset.topic.is_none()));
+}
+
 #[tokio::test]
 async fn a_checkpoint_brings_everything_back() {
     let c = cluster();
@@ -468,14 +586,14 @@ async fn commands_that_do_not_decode_change_nothing() {
 }
 
 /// A machine with its rows, as a node keeps them.
-struct Life {
-    store: consensus::MemStore,
-    shared: LogShared,
-    machine: Box<dyn StateMachine>,
+pub(crate) struct Life {
+    pub(crate) store: consensus::MemStore,
+    pub(crate) shared: LogShared,
+    pub(crate) machine: Box<dyn StateMachine>,
 }
 
 impl Life {
-    fn begin(disk: &SimDisk, rows: &[consensus::table::Change]) -> Self {
+    pub(crate) fn begin(disk: &SimDisk, rows: &[consensus::table::Change]) -> Self {
         let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
         let options = WriterOptions { chunk_bytes: 8 * 1024, ..WriterOptions::default() };
         let writer = SegmentWriter::start(&env, options);
@@ -488,7 +606,7 @@ impl Life {
         Self { store, shared, machine }
     }
 
-    fn apply(&mut self, index: u64, command: Bytes) {
+    pub(crate) fn apply(&mut self, index: u64, command: Bytes) {
         let time_ms = 1_000_000 + index as i64 * 500;
         let at =
             consensus::ApplyAt { group: GroupId::data(0), index, term: 1 + index / 40, time_ms };
@@ -510,7 +628,7 @@ impl Life {
     }
 
     /// The rows as they stand at a checkpoint.
-    fn checkpoint(&mut self, index: u64) -> Vec<consensus::table::Change> {
+    pub(crate) fn checkpoint(&mut self, index: u64) -> Vec<consensus::table::Change> {
         let (rows, work) = self.take(index);
         work().unwrap();
         rows

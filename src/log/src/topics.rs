@@ -1,7 +1,7 @@
 //! Topics: the desired state, in `m0`.
 //!
 //! Rows: `T` + topic id: the topic; `A` + topic id: replicas that were asked for by name, where
-//! there are any; `I`: next producer id.
+//! there are any; `I`: next producer id; `D`: defaults of topic settings.
 //! All of it is also in memory, for readers of this node.
 
 use std::collections::BTreeMap;
@@ -30,8 +30,8 @@ struct TopicRow {
 }
 
 impl TopicRow {
-    fn topic(self) -> Topic {
-        let settings = TopicSettings::of(&self.configs);
+    fn topic(self, defaults: &BTreeMap<String, String>) -> Topic {
+        let settings = TopicSettings::of(&self.configs, defaults);
         Topic {
             name: self.name,
             id: self.id,
@@ -58,6 +58,8 @@ impl TopicRow {
 struct Maps {
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: BTreeMap<Uuid, Arc<Topic>>,
+    /// Defaults of topic settings for the whole cluster, by their broker names.
+    defaults: BTreeMap<String, String>,
 }
 
 /// The topics that this node has applied. Cloning shares them.
@@ -84,6 +86,24 @@ impl Topics {
 
     pub(crate) fn by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         self.maps.read().by_id.get(&id).cloned()
+    }
+
+    /// Defaults of topic settings for the whole cluster, by their broker names.
+    pub(crate) fn defaults(&self) -> BTreeMap<String, String> {
+        self.maps.read().defaults.clone()
+    }
+
+    fn set_defaults(&self, defaults: BTreeMap<String, String>) {
+        let mut maps = self.maps.write();
+        let topics: Vec<_> = maps.by_id.values().map(|t| TopicRow::of(t)).collect();
+        for row in topics {
+            let topic = Arc::new(row.topic(&defaults));
+            maps.by_name.insert(topic.name.clone(), topic.clone());
+            maps.by_id.insert(topic.id, topic);
+        }
+        maps.defaults = defaults;
+        drop(maps);
+        self.changes.send_modify(|n| *n += 1);
     }
 
     /// A topic whose name Kafka's metrics could not tell from `name`.
@@ -145,8 +165,9 @@ impl MetaMachine {
     }
 
     /// Saves a topic's row; the replicas named for it stay what they are.
-    fn save(&self, mut topic: Topic, rows: &mut Rows<'_>) {
-        rows.put(&topic_key(topic.id), codec::encode(&TopicRow::of(&topic)));
+    fn save(&self, row: TopicRow, rows: &mut Rows<'_>) {
+        rows.put(&topic_key(row.id), codec::encode(&row));
+        let mut topic = row.topic(&self.topics.defaults());
         if let Some(known) = self.topics.by_id(topic.id) {
             topic.replicas = known.replicas.clone();
         }
@@ -191,7 +212,7 @@ impl MetaMachine {
                 let partitions = Self::place(&name, 0, partitions, data_groups);
                 let configs = configs.into_iter().collect();
                 let row = TopicRow { name, id, partitions, replication_factor, configs };
-                self.save(row.topic(), rows);
+                self.save(row, rows);
                 MetaReply::Created { first: 0 }
             }
             MetaCommand::DeleteTopic { id } => {
@@ -209,7 +230,15 @@ impl MetaMachine {
                     row.configs.remove(name);
                 });
                 row.configs.extend(set);
-                self.save(row.topic(), rows);
+                self.save(row, rows);
+                MetaReply::Done
+            }
+            MetaCommand::AlterDefaults { set, remove } => {
+                let mut defaults = self.topics.defaults();
+                defaults.retain(|name, _| !remove.contains(name));
+                defaults.extend(set);
+                rows.put(b"D", codec::encode(&defaults));
+                self.topics.set_defaults(defaults);
                 MetaReply::Done
             }
             MetaCommand::AllocateProducerIds { count } => {
@@ -247,7 +276,7 @@ impl MetaMachine {
         }
         let mut row = TopicRow::of(&topic);
         row.partitions.extend(Self::place(&topic.name, held, total - held, data_groups));
-        self.save(row.topic(), rows);
+        self.save(row, rows);
         MetaReply::Created { first: held }
     }
 }
@@ -270,13 +299,16 @@ impl StateMachine for MetaMachine {
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
         self.topics.clear();
+        let defaults = rows.get(b"D")?.map(|value| codec::decode(&value)).transpose()?;
+        let defaults = defaults.unwrap_or_default();
         for (_, value) in rows.scan(b"T")? {
-            let mut topic = codec::decode::<TopicRow>(&value)?.topic();
+            let mut topic = codec::decode::<TopicRow>(&value)?.topic(&defaults);
             if let Some(replicas) = rows.get(&replicas_key(topic.id))? {
                 topic.replicas = codec::decode(&replicas)?;
             }
             self.topics.put(topic);
         }
+        self.topics.set_defaults(defaults);
         let id = rows.get(b"I")?.map(|value| codec::decode(&value)).transpose()?;
         self.next_producer_id = id.unwrap_or(0);
         Ok(())

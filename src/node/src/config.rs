@@ -150,6 +150,16 @@ pub struct LogConfig {
     pub auto_create_topics: bool,
     /// Partitions of a topic that was created without a number.
     pub default_partitions: u32,
+    /// Pause between looks for segments that are too old or too many, in milliseconds.
+    pub retention_check_ms: u64,
+    /// Pause between looks for partitions to compact, in milliseconds.
+    pub compaction_check_ms: u64,
+    /// Bytes that a node reads and writes for compaction in a second.
+    pub compaction_bytes_per_second: u64,
+    /// How long committed offsets stay when nobody uses them, in minutes.
+    pub offsets_retention_minutes: u64,
+    /// Pause between looks for such offsets, in milliseconds.
+    pub offsets_check_ms: u64,
 }
 
 /// Settings of consumer groups.

@@ -262,6 +262,7 @@ fn group_config(config: &GroupsConfig) -> GroupConfig {
         max_session_ms: ms(config.max_session_timeout_ms),
         initial_delay_ms: ms(config.initial_rebalance_delay_ms),
         max_members: usize::from(config.max_size),
+        ..GroupConfig::default()
     }
 }
 
@@ -276,6 +277,9 @@ fn start_services(
     let readers = |tag| readers(cluster, tag, config.raft.data_groups);
     let options = LogOptions {
         default_partitions: i32::try_from(config.log.default_partitions).unwrap_or(i32::MAX),
+        retention_every: Duration::from_millis(config.log.retention_check_ms),
+        compaction_every: Duration::from_millis(config.log.compaction_check_ms),
+        compaction_bytes_per_second: config.log.compaction_bytes_per_second,
         ..LogOptions::default()
     };
     let log = LogService::start(
@@ -287,8 +291,13 @@ fn start_services(
         options,
     );
     let store = Arc::new(log.clone());
-    let consumer_groups =
-        GroupService::start(store, group_config(&config.groups), env.clone(), tasks);
+    let minutes = i64::try_from(config.log.offsets_retention_minutes).unwrap_or(i64::MAX);
+    let group_config = GroupConfig {
+        offsets_retention_ms: minutes.saturating_mul(60_000),
+        offsets_check_ms: config.log.offsets_check_ms,
+        ..group_config(&config.groups)
+    };
+    let consumer_groups = GroupService::start(store, group_config, env.clone(), tasks);
     let blocks =
         BlockService::new(shared.blocks.clone(), groups.fs.clone(), peers.clone(), tasks.clone());
     let index = IndexService::new(

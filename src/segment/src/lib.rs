@@ -1,7 +1,8 @@
 //! Append-only segment files, shared by the Kafka log and the search translog.
 //!
 //! A [`Stream`] is one partition or shard: a directory of segment files named after their first
-//! offset (`00000000000000000042.log`). A file holds frames back to back, nothing else: no
+//! offset (`00000000000000000042.log`; what a rewrite of generation 3 made is
+//! `00000000000000000042.3.log`). A file holds frames back to back, nothing else: no
 //! header, no padding, no trailer. What a frame looks like is the caller's business; a
 //! [`FrameParser`] tells length, offsets and newest timestamp from the first
 //! [`FRAME_HEADER_BYTES`] bytes of a frame. For Kafka a frame is a v2 record batch.
@@ -22,12 +23,18 @@
 //! For the same reason [`Stream::trim_before`] only hides segments: the files go at the second
 //! [`Stream::begin_checkpoint`] after it, when no checkpoint speaks of them any more.
 //!
+//! Rewriting (compaction): an owner reads closed segments with [`Stream::frames`], writes new files
+//! of a higher generation with [`Stream::rewrite`], and puts them in the place of the old ones with
+//! [`Stream::replace`], at once for all readers. The old files go as trimmed ones do, one
+//! checkpoint later. A reader that began on an old file ends on it.
+//!
 //! Invariants: frames of a stream are in order of offset (gaps are allowed); rolls happen only
 //! where the caller asks, so that equal calls give byte-equal files; a failed write or sync is
 //! permanent: every later append and sync of the node's writer fails.
 
 mod index;
 pub mod limits;
+mod rewrite;
 mod state;
 mod stream;
 mod writer;
@@ -35,6 +42,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use rewrite::{FrameReader, Rewrite};
 pub use stream::{Stream, TimedFrame};
 pub use writer::{SegmentWriter, WriterOptions, WriterStats, Writing};
 
@@ -60,8 +68,10 @@ pub type FrameParser = fn(&[u8]) -> Option<FrameInfo>;
 /// A segment as its owner's checkpoint remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SegmentInfo {
-    /// First offset; the file's name.
+    /// First offset; the beginning of the file's name.
     pub base_offset: u64,
+    /// 0 for a segment as it was appended, else the number of the rewrite that made it.
+    pub generation: u64,
     /// Length in bytes.
     pub len: u64,
     /// CRC32C of those bytes.
@@ -75,10 +85,31 @@ pub struct SegmentInfo {
 impl SegmentInfo {
     /// Name of the segment's file inside its stream's directory.
     pub fn file_name(&self) -> String {
-        file_name(self.base_offset)
+        file_name(self.file())
+    }
+
+    pub(crate) fn file(&self) -> FileId {
+        FileId { base_offset: self.base_offset, generation: self.generation }
     }
 }
 
-pub(crate) fn file_name(base_offset: u64) -> String {
-    format!("{base_offset:020}.log")
+/// What tells a segment's file from all others that the stream ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) base_offset: u64,
+    pub(crate) generation: u64,
+}
+
+impl FileId {
+    /// The file of a segment as it is appended.
+    pub(crate) fn appended(base_offset: u64) -> Self {
+        Self { base_offset, generation: 0 }
+    }
+}
+
+pub(crate) fn file_name(file: FileId) -> String {
+    match file.generation {
+        0 => format!("{:020}.log", file.base_offset),
+        generation => format!("{:020}.{generation}.log", file.base_offset),
+    }
 }

@@ -22,3 +22,6 @@ pub const POOLED_BUFFERS: usize = 4;
 
 /// Step of the scan that rebuilds an index.
 pub const SCAN_BYTES: usize = 256 * KIB;
+
+/// A rewrite syncs its file after so many bytes, so that no large write-back is ever due.
+pub const REWRITE_SYNC_BYTES: usize = 16 * MIB;

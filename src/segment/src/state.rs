@@ -8,8 +8,8 @@ use base::DiskFile;
 use base::crc::crc32c_append;
 use bytes::Bytes;
 
-use crate::SegmentInfo;
 use crate::index::Index;
+use crate::{FileId, SegmentInfo};
 
 pub(crate) struct Segment {
     pub(crate) info: SegmentInfo,
@@ -52,19 +52,16 @@ pub(crate) struct State {
     pub(crate) queued_small: bool,
     pub(crate) closed: bool,
     /// Segments whose files go at the next but one checkpoint, and at the next.
-    pub(crate) trimmed: Vec<u64>,
-    pub(crate) trimmed_before: Vec<u64>,
+    pub(crate) trimmed: Vec<FileId>,
+    pub(crate) trimmed_before: Vec<FileId>,
+    /// Rewritten segments: a rewrite may come between the two halves of a checkpoint, so that the
+    /// one under way still speaks of them. They count as trimmed from the next one on.
+    pub(crate) replaced: Vec<FileId>,
 }
 
 impl State {
     pub(crate) fn open(segments: &[SegmentInfo]) -> Self {
-        let segments = segments.iter().map(|info| Segment {
-            written: info.len,
-            index: Index::unscanned(info.len),
-            reader: None,
-            info: info.clone(),
-        });
-        Self { segments: segments.collect(), ..Self::default() }
+        Self { segments: segments.iter().map(found).collect(), ..Self::default() }
     }
 
     pub(crate) fn next_offset(&self) -> Option<u64> {
@@ -138,7 +135,9 @@ impl State {
     }
 
     pub(crate) fn set_written(&mut self, segment: u64, written: u64) {
-        if let Some(segment) = self.find_mut(segment) {
+        if let Some(segment) = self.find_mut(segment)
+            && segment.info.generation == 0
+        {
             segment.written = segment.written.max(written);
         }
     }
@@ -194,6 +193,11 @@ impl State {
         self.segments.get_mut(at)
     }
 
+    /// The segment with exactly this file; none once it was trimmed or rewritten.
+    pub(crate) fn find_file(&mut self, file: FileId) -> Option<&mut Segment> {
+        self.find_mut(file.base_offset).filter(|segment| segment.info.file() == file)
+    }
+
     /// The first segment that holds `offset` or something after it.
     pub(crate) fn segment_for(&self, offset: u64) -> Option<&Segment> {
         self.segments.get(self.segments.partition_point(|s| s.info.next_offset <= offset))
@@ -216,9 +220,14 @@ impl State {
         while self.segments.len() > 1
             && self.segments.front().is_some_and(|s| s.info.next_offset <= offset)
         {
-            self.trimmed.extend(self.segments.pop_front().map(|s| s.info.base_offset));
+            self.trimmed.extend(self.segments.pop_front().map(|s| s.info.file()));
         }
         let first = self.segments.front().map_or(0, |s| s.info.base_offset);
+        self.forget_frames(first)
+    }
+
+    /// Drops the written frames of segments before `first` from memory; returns their bytes.
+    fn forget_frames(&mut self, first: u64) -> usize {
         let before = self.tail_bytes;
         while self.tail.len() > self.untaken
             && let Some(front) = self.tail.front()
@@ -231,9 +240,44 @@ impl State {
     }
 }
 
+impl State {
+    /// Puts rewritten segments in the place of all that begin before `upto`; returns the bytes
+    /// dropped from memory. Changes nothing when it fails.
+    pub(crate) fn replace(&mut self, upto: u64, with: &[SegmentInfo]) -> Result<usize, String> {
+        let old = self.segments.partition_point(|s| s.info.base_offset < upto);
+        if self.segments.get(old).is_none_or(|s| s.info.base_offset != upto) {
+            return Err(format!("no segment begins at {upto}"));
+        }
+        let unwritten = self.tail.iter().skip(self.tail.len() - self.untaken);
+        if unwritten.clone().any(|frame| frame.segment < upto) {
+            return Err(format!("frames before {upto} are not written yet"));
+        }
+        let within = |s: &SegmentInfo| s.generation > 0 && s.next_offset <= upto;
+        let ordered = with.windows(2).all(|pair| match pair {
+            [a, b] => a.next_offset <= b.base_offset && a.base_offset < b.base_offset,
+            _ => true,
+        });
+        if !ordered || !with.iter().all(within) {
+            return Err(format!("rewritten segments before {upto} are out of order"));
+        }
+        self.replaced.extend(self.segments.drain(..old).map(|s| s.info.file()));
+        for info in with.iter().rev() {
+            self.segments.push_front(found(info));
+        }
+        Ok(self.forget_frames(upto))
+    }
+}
+
+/// A segment whose file is there and not scanned yet.
+fn found(info: &SegmentInfo) -> Segment {
+    let (written, index) = (info.len, Index::unscanned(info.len));
+    Segment { written, index, reader: None, info: info.clone() }
+}
+
 fn new_segment(base_offset: u64) -> Segment {
     let info = SegmentInfo {
         base_offset,
+        generation: 0,
         len: 0,
         crc: 0,
         next_offset: base_offset,

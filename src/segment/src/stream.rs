@@ -10,9 +10,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::index::{Scan, sane};
+use crate::rewrite::{FrameReader, Rewrite};
 use crate::state::State;
 use crate::writer::{Chunk, OpenFile, SegmentWriter, Shared, Writing, segment_path};
-use crate::{FRAME_HEADER_BYTES, FrameParser, SegmentInfo, limits};
+use crate::{FRAME_HEADER_BYTES, FileId, FrameParser, SegmentInfo, limits};
 
 /// How much a flush writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Stream {
 
     /// Path of a segment's file.
     pub fn path_of(&self, segment: &SegmentInfo) -> PathBuf {
-        segment_path(&self.0.dir, segment.base_offset)
+        segment_path(&self.0.dir, segment.file())
     }
 
     /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Waits
@@ -204,17 +205,17 @@ impl Stream {
 
     /// The first frame whose newest timestamp is at least `ts`.
     pub fn find_time(&self, ts: i64) -> io::Result<Option<TimedFrame>> {
-        let base = {
+        let segment = {
             let state = self.0.state.lock();
             let hit = state.segments.iter().find(|s| s.info.max_timestamp_ms >= ts);
             let Some(segment) = hit else { return Ok(None) };
-            segment.info.base_offset
+            segment.info.file()
         };
-        self.0.complete_index(base)?;
+        self.0.complete_index(segment)?;
         let mut offset = {
-            let state = self.0.state.lock();
-            let found = state.find(base).and_then(|s| s.index.offset_before_time(ts));
-            found.unwrap_or(base)
+            let mut state = self.0.state.lock();
+            let found = state.find_file(segment).and_then(|s| s.index.offset_before_time(ts));
+            found.unwrap_or(segment.base_offset)
         };
         loop {
             let frames = self.read(offset, limits::SCAN_BYTES)?;
@@ -252,13 +253,55 @@ impl Stream {
     }
 
     /// To be called at the beginning of each checkpoint: the files of segments that were trimmed
-    /// before the previous call, of which no durable checkpoint speaks any more. The caller
-    /// deletes them with [`SegmentWriter::delete`], off the apply path.
+    /// before the previous call, or rewritten before the one before that, of which no durable
+    /// checkpoint speaks any more. The caller deletes them with [`SegmentWriter::delete`], off the
+    /// apply path.
     pub fn begin_checkpoint(&self) -> Vec<PathBuf> {
         let mut state = self.0.state.lock();
         let state = &mut *state;
-        let gone = std::mem::replace(&mut state.trimmed_before, std::mem::take(&mut state.trimmed));
+        let trimmed = std::mem::replace(&mut state.trimmed, std::mem::take(&mut state.replaced));
+        let gone = std::mem::replace(&mut state.trimmed_before, trimmed);
         gone.into_iter().map(|segment| segment_path(&self.0.dir, segment)).collect()
+    }
+
+    /// Reads the frames of a segment that gets no more of them, from its beginning; everything
+    /// appended to it must be written ([`Self::sync`]). Fails at the end when the file has not
+    /// the checksum that `segment` states.
+    pub fn frames(&self, segment: &SegmentInfo) -> io::Result<FrameReader> {
+        let path = self.path_of(segment);
+        let file = self.0.shared.disk.open(&path, OpenMode::Read)?;
+        Ok(FrameReader::new(file, path, self.0.parser, segment.clone()))
+    }
+
+    /// Begins a file to be put in the place of older ones by [`Self::replace`]. `generation` must
+    /// be above 0 and above those of the segments that are rewritten.
+    pub fn rewrite(&self, base_offset: u64, generation: u64) -> Rewrite {
+        let path = segment_path(&self.0.dir, FileId { base_offset, generation });
+        Rewrite::new(self.0.shared.clone(), path, base_offset, generation)
+    }
+
+    /// Makes names of rewritten files durable; to be called before [`Self::replace`].
+    pub fn sync_names(&self) -> io::Result<()> {
+        self.0.shared.disk.sync_dir(&self.0.dir)
+    }
+
+    /// Puts rewritten segments, whose files and names are durable, in the place of all that begin
+    /// before `upto`, where a segment begins. Readers see either all or none. Fails when `upto`
+    /// is no such place, or what lies before it is not written.
+    pub fn replace(&self, upto: u64, with: &[SegmentInfo]) -> io::Result<()> {
+        let mut state = self.0.state.lock();
+        if state.closed {
+            return Err(io::Error::other("the stream was closed"));
+        }
+        let freed = state.replace(upto, with).map_err(io::Error::other)?;
+        drop(state);
+        self.0.shared.memory.fetch_sub(freed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether [`Self::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.0.state.lock().closed
     }
 
     /// Drops what is unwritten and refuses appends from now on; files stay as they are.
@@ -284,7 +327,7 @@ struct Plan {
     file: Arc<dyn DiskFile>,
     start: u64,
     end: u64,
-    segment: u64,
+    segment: FileId,
     /// The segment's index does not know all of it.
     partial: bool,
 }
@@ -296,22 +339,22 @@ impl Inner {
 
     fn plan(&self, state: &mut State, offset: u64) -> io::Result<Option<Plan>> {
         let Some(segment) = state.segment_for(offset) else { return Ok(None) };
-        let base = segment.info.base_offset;
+        let id = segment.info.file();
         let file = match &segment.reader {
             Some(file) => file.clone(),
             None => {
-                let path = segment_path(&self.dir, base);
+                let path = segment_path(&self.dir, id);
                 let file = self.shared.disk.open(&path, OpenMode::Read)?;
-                if let Some(segment) = state.find_mut(base) {
+                if let Some(segment) = state.find_file(id) {
                     segment.reader = Some(file.clone());
                 }
                 file
             }
         };
-        let Some(segment) = state.find(base) else { return Ok(None) };
+        let Some(segment) = state.find(id.base_offset) else { return Ok(None) };
         let start = segment.index.position_of(offset);
         let (end, partial) = (state.whole_until(segment), segment.index.is_partial());
-        Ok(Some(Plan { file, start, end, segment: base, partial }))
+        Ok(Some(Plan { file, start, end, segment: id, partial }))
     }
 
     /// Reads frames from the file; the state is not locked.
@@ -320,7 +363,8 @@ impl Inner {
         let frames = self.read_frames(&plan, offset, max_bytes, &mut seen)?;
         if plan.partial {
             let mut state = self.state.lock();
-            if let Some(segment) = state.find_mut(plan.segment) {
+            // Not one that was rewritten meanwhile: the file read is still the old one.
+            if let Some(segment) = state.find_file(plan.segment) {
                 seen.iter().for_each(|(pos, info)| segment.index.extend(*pos, info));
             }
         }
@@ -377,15 +421,16 @@ impl Inner {
     }
 
     /// Scans the part of a segment that was found on disk, once; whether it did so now.
-    fn complete_index(&self, base: u64) -> io::Result<bool> {
+    fn complete_index(&self, segment: FileId) -> io::Result<bool> {
+        let path = segment_path(&self.dir, segment);
         let (file, end) = {
             let mut state = self.state.lock();
-            let Some(segment) = state.find_mut(base) else { return Ok(false) };
-            let end = segment.index.missing();
+            let Some(found) = state.find_file(segment) else { return Ok(false) };
+            let end = found.index.missing();
             if end == 0 {
                 return Ok(false);
             }
-            (self.shared.disk.open(&segment_path(&self.dir, base), OpenMode::Read)?, end)
+            (self.shared.disk.open(&path, OpenMode::Read)?, end)
         };
         let mut scan = Scan::new(self.parser);
         let mut buf = vec![0; limits::SCAN_BYTES];
@@ -394,12 +439,12 @@ impl Inner {
             let Some(part) = buf.get_mut(..room) else { break };
             file.read_exact_at(part, scan.pos)?;
             if !scan.feed(part, end) {
-                return Err(damaged(&segment_path(&self.dir, base), "a frame does not parse"));
+                return Err(damaged(&path, "a frame does not parse"));
             }
         }
         let mut state = self.state.lock();
-        if let Some(segment) = state.find_mut(base) {
-            segment.index.complete(scan.into_entries());
+        if let Some(found) = state.find_file(segment) {
+            found.index.complete(scan.into_entries());
         }
         Ok(true)
     }
@@ -495,7 +540,7 @@ impl IoSide {
                 disk.create_dir_all(&inner.dir)?;
                 self.unsynced_dirs.extend(inner.dir.parent().map(Path::to_owned));
             }
-            let path = segment_path(&inner.dir, segment);
+            let path = segment_path(&inner.dir, FileId::appended(segment));
             self.open = Some(OpenFile::open(disk, &path, segment, len)?);
             if len == 0 {
                 self.unsynced_dirs.push(inner.dir.clone());
@@ -515,7 +560,7 @@ fn damaged(path: &Path, what: &str) -> io::Error {
 }
 
 fn cut_files(disk: &dyn Disk, dir: &Path, segments: &[SegmentInfo]) -> io::Result<()> {
-    let known: Vec<PathBuf> = segments.iter().map(|s| segment_path(dir, s.base_offset)).collect();
+    let known: Vec<PathBuf> = segments.iter().map(|s| segment_path(dir, s.file())).collect();
     for path in disk.read_dir(dir)? {
         if !known.contains(&path) {
             disk.remove_file(&path)?;

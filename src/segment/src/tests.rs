@@ -213,3 +213,116 @@ fn frames_out_of_order_are_refused() {
     stream.append(10, 11, 0, frame(10, 1, 0, 100)).unwrap();
     assert_eq!(read_all(&stream, 0), [5, 10]);
 }
+
+/// Writes every other frame of all segments but the newest into one new segment.
+fn thin_out(stream: &Stream, generation: u64) -> Vec<u64> {
+    stream.sync().unwrap();
+    let mut segments = stream.segments();
+    let upto = segments.pop().unwrap().base_offset;
+    let mut out = stream.rewrite(segments[0].base_offset, generation);
+    let mut kept = vec![];
+    for segment in &segments {
+        let mut frames = stream.frames(segment).unwrap();
+        while let Some((info, bytes)) = frames.next_frame().unwrap() {
+            if info.base_offset % 2 == 0 {
+                kept.push(info.base_offset);
+                out.push(&info, bytes).unwrap();
+            }
+        }
+    }
+    let made = out.finish().unwrap();
+    stream.sync_names().unwrap();
+    stream.replace(upto, made.as_slice()).unwrap();
+    kept
+}
+
+#[test]
+fn rewritten_segments_take_the_place_of_old_ones() {
+    let disk = SimDisk::new(3);
+    let writer = SegmentWriter::start(&env_on(Arc::new(disk.clone())), small());
+    let dir = PathBuf::from("/s");
+    let stream = Stream::create(&writer, dir.clone(), parse);
+    let mut fill = Fill { next: 0, ts: 0 };
+    for i in 0..100 {
+        fill.one(&stream, 1, 300 + i * 7 % 900);
+        if i % 30 == 29 {
+            stream.roll();
+        }
+    }
+    let before = stream.segments();
+    let mut expected = thin_out(&stream, 1);
+    expected.extend(90..100);
+    assert_eq!(read_all(&stream, 0), expected);
+    assert_eq!(read_all(&stream, 13)[..3], [14, 16, 18]);
+    assert_eq!(stream.find_time(130).unwrap().unwrap().base_offset, 14);
+    let after = stream.segments();
+    assert_eq!(after.iter().map(|s| s.generation).collect::<Vec<_>>(), [1, 0]);
+    // A crash now: the owner's checkpoint may speak of either.
+    disk.crash(Crash::TearUnsynced);
+    for segments in [&before, &after] {
+        let copy = SimDisk::new(4);
+        copy_files(&disk, &copy, &dir);
+        let writer = SegmentWriter::start(&env_on(Arc::new(copy)), small());
+        let stream = Stream::open(&writer, dir.clone(), &segments[..segments.len() - 1], parse);
+        let held = read_all(&stream.unwrap(), 0);
+        let all: Vec<u64> = (0..90).collect();
+        assert_eq!(held, if segments.len() > 2 { all } else { expected[..45].to_vec() });
+        writer.stop();
+    }
+    writer.stop();
+}
+
+fn copy_files(from: &SimDisk, to: &SimDisk, dir: &std::path::Path) {
+    to.create_dir_all(dir).unwrap();
+    for path in from.read_dir(dir).unwrap() {
+        let bytes = from.read(&path, 1 << 20).unwrap();
+        let file = to.open(&path, base::OpenMode::ReadWrite).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+    }
+}
+
+#[test]
+fn old_files_stay_while_a_checkpoint_may_speak_of_them() {
+    let disk = Arc::new(SimDisk::new(3));
+    let writer = SegmentWriter::start(&env_on(disk.clone()), small());
+    let stream = Stream::create(&writer, "/s".into(), parse);
+    let mut fill = Fill { next: 0, ts: 0 };
+    for _ in 0..3 {
+        (0..10).for_each(|_| fill.one(&stream, 1, 500));
+        stream.roll();
+    }
+    fill.one(&stream, 1, 500);
+    thin_out(&stream, 1);
+    thin_out(&stream, 2);
+    let files = || disk.read_dir(std::path::Path::new("/s")).unwrap().len();
+    let mut seen = vec![files()];
+    for _ in 0..3 {
+        stream.begin_checkpoint();
+        seen.push(files());
+    }
+    assert_eq!(seen, [6, 6, 6, 2]);
+    writer.stop();
+}
+
+#[test]
+fn a_damaged_segment_is_not_rewritten() {
+    let disk = Arc::new(SimDisk::new(3));
+    let writer = SegmentWriter::start(&env_on(disk.clone()), small());
+    let stream = Stream::create(&writer, "/s".into(), parse);
+    let mut fill = Fill { next: 0, ts: 0 };
+    (0..10).for_each(|_| fill.one(&stream, 1, 500));
+    stream.roll();
+    fill.one(&stream, 1, 500);
+    stream.sync().unwrap();
+    let first = stream.segments().remove(0);
+    disk.flip_bit(&stream.path_of(&first), 400).unwrap();
+    let mut frames = stream.frames(&first).unwrap();
+    let end = loop {
+        match frames.next_frame() {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.unwrap_err().to_string().contains("checksum"));
+    writer.stop();
+}

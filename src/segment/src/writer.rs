@@ -15,8 +15,8 @@ use base::sys::{ALIGN, AlignedBuf};
 use base::{Disk, DiskFile, Env, OpenMode};
 use parking_lot::{Condvar, Mutex};
 
-use crate::limits;
 use crate::stream::{Flush, Inner};
+use crate::{FileId, limits};
 
 /// How a node writes its segments.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +109,11 @@ impl SegmentWriter {
                 tracing::warn!("a trimmed segment stays until the next start: {error}");
             }
         }
+    }
+
+    /// Who writes.
+    pub fn writing(&self) -> Writing {
+        self.shared.options.writing
     }
 
     /// Numbers for metrics.
@@ -407,6 +412,6 @@ impl OpenFile {
 }
 
 /// Path of a segment's file.
-pub(crate) fn segment_path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(crate::file_name(segment))
+pub(crate) fn segment_path(dir: &Path, file: FileId) -> PathBuf {
+    dir.join(crate::file_name(file))
 }

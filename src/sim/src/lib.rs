@@ -20,6 +20,8 @@
 //! * What a consumer was given stays where it was.
 //! * Of a transaction that committed, readers of committed records see everything, once and in
 //!   order; of any other nothing, then and later; and none stays open (see [`txn`]).
+//! * In a compacted topic the newest record of each key is the one written last, on every node,
+//!   with a batch to read at or after every offset.
 //! * At most one node leads a group in a term.
 //! * All nodes end with equal digests in every group, and none gives up unless its disk failed.
 //!
@@ -34,6 +36,7 @@
 //! Messages are not duplicated or reordered within a connection, because TCP does neither.
 //! Clocks differ between nodes by a constant. Disks lose only what was not synced.
 
+pub mod compacted;
 pub mod disk;
 pub mod faults;
 pub mod history;

@@ -26,7 +26,7 @@ use crate::net::{SimNet, SimPort};
 /// Data groups of the simulated cluster.
 pub const DATA_GROUPS: u16 = 2;
 /// 2026-01-01.
-const EPOCH_MS: i64 = 1_767_225_600_000;
+pub const EPOCH_MS: i64 = 1_767_225_600_000;
 /// Time for the remains of a crashed node to end.
 const HALT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -141,7 +141,11 @@ impl Hardware {
             e.to_string()
         })?;
         let readers = (0..DATA_GROUPS).map(|n| cluster.reader(GroupId::data(n), tags::LOG));
-        let options = LogOptions { default_partitions: 2, ..LogOptions::default() };
+        let options = LogOptions {
+            default_partitions: 2,
+            compaction_every: Duration::from_millis(200 + self.random.below(2_000)),
+            ..LogOptions::default()
+        };
         let groups = cluster.groups();
         let log =
             LogService::start(shared, groups, cluster.peers(), readers.collect(), &tasks, options);

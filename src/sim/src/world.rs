@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use crate::disk::LifeDisk;
 use crate::history::{Counts, History, Sending};
 use crate::net::{SimNet, Weather};
-use crate::node::{DATA_GROUPS, Hardware, Life};
-use crate::{faults, list, topic, txn};
+use crate::node::{DATA_GROUPS, EPOCH_MS, Hardware, Life};
+use crate::{compacted, faults, list, topic, txn};
 
 /// Time with faults.
 const FAULTS: Duration = Duration::from_secs(25);
@@ -40,6 +40,10 @@ pub struct World {
     pub history: Mutex<History>,
     /// What transactional clients did and saw.
     pub txns: Mutex<txn::Record>,
+    /// What the compacted topic must hold.
+    pub compacted: Mutex<compacted::Written>,
+    /// Records left in the compacted topic, of so many offsets.
+    left: Mutex<(usize, i64)>,
     hardware: BTreeMap<NodeId, Hardware>,
     lives: Mutex<BTreeMap<NodeId, Arc<Life>>>,
     /// Nodes whose power is about to fail, or has failed.
@@ -62,6 +66,8 @@ pub struct Report {
     pub terms: usize,
     /// Transactions that committed.
     pub committed: usize,
+    /// Records left in the compacted topic, of so many offsets.
+    pub compacted: (usize, i64),
 }
 
 /// Runs the simulation of a seed. The error tells what was wrong and what had happened.
@@ -91,6 +97,8 @@ impl World {
             net: SimNet::new(seed, nodes),
             history: Mutex::default(),
             txns: Mutex::default(),
+            compacted: Mutex::default(),
+            left: Mutex::default(),
             hardware,
             lives: Mutex::default(),
             armed: Mutex::default(),
@@ -134,7 +142,13 @@ impl World {
         }
         let crashes = *self.crashes.lock() - lives.len();
         let committed = self.txns.lock().committed();
-        Ok(Report { counts: history.counts(), crashes, terms: history.terms(), committed })
+        Ok(Report {
+            counts: history.counts(),
+            crashes,
+            terms: history.terms(),
+            committed,
+            compacted: *self.left.lock(),
+        })
     }
 
     /// Starts the clients; each ends a while after the world asks for quiet.
@@ -165,6 +179,7 @@ impl World {
             let client = 100 + client;
             run("producer", Box::pin(topic::run_producer(self.clone(), client, sending)));
         }
+        run("compacted topic", Box::pin(compacted::run_writer(self.clone())));
         for client in 1..=CONSUMERS {
             run("consumer", Box::pin(topic::run_consumer(self.clone(), 200 + client)));
         }
@@ -212,6 +227,11 @@ impl World {
         let nodes = self.nodes();
         let number = usize::try_from(random.below(nodes.len() as u64)).unwrap_or(0);
         self.life(*nodes.get(number)?)
+    }
+
+    /// Wall time as a client has it, in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        EPOCH_MS + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0)
     }
 
     /// Whether clients should end.
@@ -328,6 +348,9 @@ impl World {
         let until = Instant::now() + PATIENCE;
         loop {
             let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+            // A plan that one node has carried out and another has not is no difference.
+            let compacting = |life: &Arc<Life>| life.log.waiting_compactions() > 0;
+            let mut busy = lives.iter().any(compacting);
             let mut seen: BTreeMap<String, BTreeSet<(u64, u32)>> = BTreeMap::new();
             for life in &lives {
                 let digests = life.cluster.digests().await?;
@@ -335,14 +358,15 @@ impl World {
                     seen.entry(group).or_default().insert(digest);
                 }
             }
+            busy |= lives.iter().any(compacting);
             for (group, digests) in &seen {
                 let indices: BTreeSet<u64> = digests.iter().map(|d| d.0).collect();
-                if indices.len() < digests.len() {
+                if indices.len() < digests.len() && !busy {
                     let rows = differing_rows(&lives);
                     return Err(format!("group {group} differs: {digests:?}, {rows}"));
                 }
             }
-            if lives.len() == 3 && seen.values().all(|digests| digests.len() == 1) {
+            if lives.len() == 3 && !busy && seen.values().all(|digests| digests.len() == 1) {
                 return Ok(());
             }
             if Instant::now() > until {
@@ -365,6 +389,9 @@ impl World {
                 self.history.lock().check(&topic::name(partition), &found).map_err(on)?;
             }
             txn::check(self, &life).await.map_err(on)?;
+            let (records, offsets) = compacted::check(self, &life).await.map_err(on)?;
+            self.note(format!("node {}: {records} records of {offsets} offsets", life.node));
+            *self.left.lock() = (records, offsets);
         }
         Ok(())
     }

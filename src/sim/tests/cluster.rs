@@ -15,16 +15,22 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn check(seeds: impl Iterator<Item = u64>) {
+    let mut compacted = Vec::new();
     for seed in seeds {
         match sim::run(seed) {
             Ok(report) => {
                 println!("seed {seed}: {report:?}");
                 let busy = report.counts.acked > 50 && report.committed > 3;
                 assert!(busy, "seed {seed} hardly did anything: {report:?}");
+                compacted.push(report.compacted);
             }
             Err(what) => panic!("{what}\nTRINE_SIM_SEED={seed} runs this again"),
         }
     }
+    let (records, offsets) =
+        compacted.iter().fold((0, 0), |(r, o), (records, offsets)| (r + records, o + offsets));
+    let most = usize::try_from(offsets).unwrap() / 2;
+    assert!(compacted.len() < 3 || records < most, "{records} of {offsets} records are left");
 }
 
 /// The fixed seeds, unless one is asked for.

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use log::configs::{ConfigKind, TOPIC_CONFIGS, definition};
+use log::configs::{
+    ConfigDef, ConfigKind, TOPIC_CONFIGS, by_broker_name, default_of, definition,
+    is_cluster_default,
+};
 use log::{ConfigChange, LogError, Mode};
 
+use super::broker_configs::{BROKER_SETTINGS, Kind};
 use crate::codec::messages::*;
 use crate::errors;
 use crate::gateway::Shared;
@@ -15,122 +19,185 @@ const BROKER: i8 = 4;
 
 /// Sources of a value, as Kafka numbers them.
 const DYNAMIC_TOPIC: i8 = 1;
+const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const STATIC_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
 
-/// Types of a value, as Kafka numbers them.
-const BOOLEAN: i8 = 1;
-const STRING: i8 = 2;
-const INT: i8 = 3;
-const LONG: i8 = 5;
-const DOUBLE: i8 = 6;
-const LIST: i8 = 7;
+/// Defaults of broker settings in milliseconds that Kafka leaves unset, as the same in hours is
+/// set.
+const COARSE_IN_KAFKA: [&str; 4] =
+    ["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms"];
 
-fn kind_number(kind: ConfigKind) -> i8 {
+fn kind_of(kind: ConfigKind) -> Kind {
     match kind {
-        ConfigKind::Boolean => BOOLEAN,
-        ConfigKind::Choice(words) if words.contains(&"false") => BOOLEAN,
-        ConfigKind::Choice(_) => STRING,
-        ConfigKind::Words(_) | ConfigKind::Text => LIST,
-        ConfigKind::Int(..) => INT,
-        ConfigKind::Long(_) => LONG,
-        ConfigKind::Ratio => DOUBLE,
+        ConfigKind::Boolean => Kind::Boolean,
+        ConfigKind::Choice(words) if words.contains(&"false") => Kind::Boolean,
+        ConfigKind::Choice(_) => Kind::Str,
+        ConfigKind::Words(_) | ConfigKind::Text => Kind::List,
+        ConfigKind::Int(..) => Kind::Int,
+        ConfigKind::Long(_) => Kind::Long,
+        ConfigKind::Ratio => Kind::Double,
     }
 }
 
-/// The broker setting that gives a topic setting its default.
-fn broker_name(topic_name: &str) -> String {
-    match topic_name {
-        "max.message.bytes" => "message.max.bytes".to_owned(),
-        "compression.type" | "min.insync.replicas" | "unclean.leader.election.enable" => {
-            topic_name.to_owned()
-        }
-        "delete.retention.ms" => "log.cleaner.delete.retention.ms".to_owned(),
-        "min.cleanable.dirty.ratio" => "log.cleaner.min.cleanable.ratio".to_owned(),
-        "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms".to_owned(),
-        "min.compaction.lag.ms" => "log.cleaner.min.compaction.lag.ms".to_owned(),
-        "segment.bytes" | "preallocate" => format!("log.{topic_name}"),
-        "segment.ms" => "log.roll.ms".to_owned(),
-        "segment.jitter.ms" => "log.roll.jitter.ms".to_owned(),
-        "segment.index.bytes" => "log.index.size.max.bytes".to_owned(),
-        "file.delete.delay.ms" => "log.segment.delete.delay.ms".to_owned(),
-        "flush.messages" => "log.flush.interval.messages".to_owned(),
-        "flush.ms" => "log.flush.interval.ms".to_owned(),
-        other => format!("log.{other}"),
-    }
+type Settings = BTreeMap<String, String>;
+
+fn synonym(name: &str, value: Option<String>, source: i8) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym { name: name.to_owned(), value, source }
 }
 
-/// Every setting of a topic, with what was set explicitly.
-pub(super) fn topic_entries(set: &BTreeMap<String, String>) -> Vec<DescribeConfigsResourceResult> {
-    let entry = |def: &log::configs::ConfigDef| {
+/// Where a broker setting that gives topics a default has its value from, strongest first.
+fn default_synonyms(def: &ConfigDef, defaults: &Settings) -> Vec<DescribeConfigsSynonym> {
+    let Some(name) = def.broker_name else { return Vec::new() };
+    let mut synonyms = Vec::new();
+    let set = default_of(def, defaults);
+    if set != def.default {
+        synonyms.push(synonym(name, Some(set), DYNAMIC_DEFAULT_BROKER));
+    }
+    if !COARSE_IN_KAFKA.contains(&name) {
+        synonyms.push(synonym(name, Some(def.default.to_owned()), DEFAULT));
+    }
+    synonyms
+}
+
+/// Every setting of a topic, with what was set explicitly for it and for the cluster.
+pub(super) fn topic_entries(
+    set: &Settings,
+    defaults: &Settings,
+) -> Vec<DescribeConfigsResourceResult> {
+    let entry = |def: &ConfigDef| {
         let explicit = set.get(def.name);
-        let mut synonyms = vec![DescribeConfigsSynonym {
-            name: broker_name(def.name),
-            value: Some(def.default.to_owned()),
-            source: DEFAULT,
-        }];
+        let mut synonyms = default_synonyms(def, defaults);
         if let Some(value) = explicit {
-            let name = def.name.to_owned();
-            let own =
-                DescribeConfigsSynonym { name, value: Some(value.clone()), source: DYNAMIC_TOPIC };
-            synonyms.insert(0, own);
+            synonyms.insert(0, synonym(def.name, Some(value.clone()), DYNAMIC_TOPIC));
         }
         DescribeConfigsResourceResult {
             name: def.name.to_owned(),
-            value: Some(explicit.cloned().unwrap_or_else(|| def.default.to_owned())),
+            value: Some(explicit.cloned().unwrap_or_else(|| default_of(def, defaults))),
             read_only: false,
-            config_source: if explicit.is_some() { DYNAMIC_TOPIC } else { DEFAULT },
+            config_source: synonyms.first().map_or(DEFAULT, |s| s.source),
             is_sensitive: false,
             synonyms,
-            config_type: kind_number(def.kind),
-            documentation: None,
+            config_type: kind_of(def.kind) as i8,
+            documentation: Some(def.doc.to_owned()),
         }
     };
     TOPIC_CONFIGS.iter().map(entry).collect()
 }
 
-fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResourceResult> {
+/// What this node has a value of its own for.
+fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, String)> {
     let config = &shared.config;
-    let mut rows: Vec<(String, String, i8, i8)> = vec![
-        ("broker.id".into(), broker.to_string(), STATIC_BROKER, INT),
-        ("node.id".into(), broker.to_string(), STATIC_BROKER, INT),
+    let groups = *shared.backend.consumer_groups.config();
+    let address = |(node, host, port): (base::NodeId, String, u16)| {
+        (i32::from(node.0) == broker).then(|| format!("PLAINTEXT://{host}:{port}"))
+    };
+    let listener = shared.brokers().into_iter().find_map(address).unwrap_or_default();
+    let mut rows = vec![
+        ("broker.id", Kind::Int, broker.to_string()),
+        ("node.id", Kind::Int, broker.to_string()),
+        ("auto.create.topics.enable", Kind::Boolean, config.auto_create_topics.to_string()),
+        ("num.partitions", Kind::Int, config.default_partitions.to_string()),
+        ("socket.request.max.bytes", Kind::Int, config.max_request_bytes.to_string()),
+        ("max.connections", Kind::Int, config.max_connections.to_string()),
+        ("listeners", Kind::List, listener),
+        ("log.dir", Kind::Str, "parts".to_owned()),
+        ("log.dirs", Kind::Str, "parts".to_owned()),
+        ("group.initial.rebalance.delay.ms", Kind::Int, groups.initial_delay_ms.to_string()),
+        ("group.min.session.timeout.ms", Kind::Int, groups.min_session_ms.to_string()),
+        ("group.max.session.timeout.ms", Kind::Int, groups.max_session_ms.to_string()),
+        ("group.max.size", Kind::Int, groups.max_members.to_string()),
         (
-            "auto.create.topics.enable".into(),
-            config.auto_create_topics.to_string(),
-            STATIC_BROKER,
-            BOOLEAN,
+            "offsets.retention.minutes",
+            Kind::Int,
+            (groups.offsets_retention_ms / 60_000).to_string(),
         ),
-        ("num.partitions".into(), config.default_partitions.to_string(), STATIC_BROKER, INT),
-        ("default.replication.factor".into(), "3".into(), DEFAULT, INT),
-        ("offsets.topic.replication.factor".into(), "3".into(), DEFAULT, INT),
-        ("delete.topic.enable".into(), "true".into(), DEFAULT, BOOLEAN),
-        (
-            "socket.request.max.bytes".into(),
-            config.max_request_bytes.to_string(),
-            STATIC_BROKER,
-            INT,
-        ),
-        ("max.connections".into(), config.max_connections.to_string(), STATIC_BROKER, INT),
+        ("offsets.retention.check.interval.ms", Kind::Long, groups.offsets_check_ms.to_string()),
     ];
-    let defaults = TOPIC_CONFIGS.iter();
-    rows.extend(defaults.map(|def| {
-        (broker_name(def.name), def.default.to_owned(), DEFAULT, kind_number(def.kind))
-    }));
-    rows.into_iter()
-        .map(|(name, value, config_source, config_type)| DescribeConfigsResourceResult {
-            name: name.clone(),
-            value: Some(value.clone()),
-            read_only: true,
-            config_source,
-            synonyms: vec![DescribeConfigsSynonym {
-                name,
-                value: Some(value),
-                source: config_source,
-            }],
-            config_type,
-            ..Default::default()
+    let options = shared.backend.log.options();
+    let every = |duration: std::time::Duration| duration.as_millis().to_string();
+    rows.extend([
+        ("log.retention.check.interval.ms", Kind::Long, every(options.retention_every)),
+        (
+            "log.cleaner.io.max.bytes.per.second",
+            Kind::Double,
+            format!("{:.1}", options.compaction_bytes_per_second as f64),
+        ),
+    ]);
+    rows
+}
+
+fn broker_entry(
+    name: &str,
+    kind: Kind,
+    value: Option<String>,
+    source: i8,
+) -> DescribeConfigsResourceResult {
+    let sensitive = kind == Kind::Password;
+    DescribeConfigsResourceResult {
+        name: name.to_owned(),
+        value: value.clone().filter(|_| !sensitive),
+        read_only: true,
+        config_source: source,
+        is_sensitive: sensitive,
+        synonyms: value.map(|value| synonym(name, Some(value), source)).into_iter().collect(),
+        config_type: kind as i8,
+        documentation: None,
+    }
+}
+
+/// Every setting of a broker, by name.
+fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResourceResult> {
+    let defaults = shared.backend.log.topic_defaults();
+    let own = own_rows(shared, broker);
+    let mut entries: Vec<_> = BROKER_SETTINGS
+        .iter()
+        .filter(|(name, ..)| !own.iter().any(|(own, ..)| own == name))
+        .map(|(name, kind, value)| match defaults.get(*name) {
+            // In minutes or hours, and set for the cluster.
+            Some(set) => cluster_entry(name, *kind, set.clone(), value.map(str::to_owned)),
+            None => DescribeConfigsResourceResult {
+                read_only: !is_cluster_default(name),
+                ..broker_entry(name, *kind, value.map(str::to_owned), DEFAULT)
+            },
         })
-        .collect()
+        .collect();
+    let own = own.into_iter();
+    entries.extend(own.map(|(name, kind, v)| broker_entry(name, kind, Some(v), STATIC_BROKER)));
+    for def in TOPIC_CONFIGS {
+        let Some(name) = def.broker_name else { continue };
+        let default = (!COARSE_IN_KAFKA.contains(&name)).then(|| def.default.to_owned());
+        let kind = kind_of(def.kind);
+        let mut entry = match defaults.get(name) {
+            Some(set) => cluster_entry(name, kind, set.clone(), default),
+            None => broker_entry(name, kind, default, DEFAULT),
+        };
+        entry.read_only = false;
+        entry.documentation = Some(def.doc.to_owned());
+        entries.push(entry);
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries
+}
+
+/// A broker setting that was changed for the whole cluster.
+fn cluster_entry(
+    name: &str,
+    kind: Kind,
+    value: String,
+    default: Option<String>,
+) -> DescribeConfigsResourceResult {
+    let mut entry = broker_entry(name, kind, Some(value), DYNAMIC_DEFAULT_BROKER);
+    entry.synonyms.extend(default.map(|value| synonym(name, Some(value), DEFAULT)));
+    entry.read_only = false;
+    entry
+}
+
+/// What was changed for all brokers.
+fn cluster_entries(shared: &Arc<Shared>) -> Vec<DescribeConfigsResourceResult> {
+    let set = shared.backend.log.topic_defaults();
+    let all = broker_entries(shared, 0).into_iter();
+    all.filter(|entry| set.contains_key(&entry.name)).collect()
 }
 
 type Entries = Result<Vec<DescribeConfigsResourceResult>, (errors::Code, String)>;
@@ -138,13 +205,13 @@ type Entries = Result<Vec<DescribeConfigsResourceResult>, (errors::Code, String)
 fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
     match kind {
         TOPIC => match shared.backend.log.topic(name) {
-            Some(topic) => Ok(topic_entries(&topic.configs)),
+            Some(topic) => Ok(topic_entries(&topic.configs, &shared.backend.log.topic_defaults())),
             None => {
                 let code = errors::UNKNOWN_TOPIC_OR_PARTITION;
                 Err((code, errors::message(code).to_owned()))
             }
         },
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name.is_empty() => Ok(cluster_entries(shared)),
         BROKER => match name.parse::<i32>() {
             Ok(id) if shared.backend.peers.all().iter().any(|n| i32::from(n.0) == id) => {
                 Ok(broker_entries(shared, id))
@@ -184,6 +251,9 @@ pub(crate) fn describe(
                 if !request.include_synonyms {
                     configs.iter_mut().for_each(|c| c.synonyms.clear());
                 }
+                if !request.include_documentation {
+                    configs.iter_mut().for_each(|c| c.documentation = None);
+                }
                 answer.configs = configs;
             }
             Err((code, text)) => {
@@ -210,32 +280,69 @@ async fn change(
     change: Result<Change, LogError>,
     validate_only: bool,
 ) -> (errors::Code, Option<String>) {
-    if kind != TOPIC {
-        let text = match (kind, &change) {
-            // No setting of a node can be changed while it runs.
-            (BROKER, Ok(Change { set, remove })) => {
-                let names = set.iter().map(|(name, _)| name).chain(remove);
-                let names: Vec<&str> = names.map(String::as_str).collect();
-                format!("Cannot update these configs dynamically: {}", names.join(", "))
-            }
-            (BROKER, Err(error)) => error.to_string(),
-            _ => format!("Unknown resource type {kind}"),
-        };
-        return (errors::INVALID_REQUEST, Some(text));
-    }
     let mode = if validate_only { Mode::ValidateOnly } else { Mode::Apply };
     let result = match change {
         Ok(Change { set, remove }) => {
             let set = set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
             let removed = remove.into_iter().map(ConfigChange::Remove);
             let changes: Vec<ConfigChange> = set.chain(removed).collect();
-            shared.backend.log.alter_configs(name, &changes, mode).await
+            match kind {
+                TOPIC => shared.backend.log.alter_configs(name, &changes, mode).await,
+                BROKER => match check_broker_change(name, &changes) {
+                    Ok(()) => shared.backend.log.alter_topic_defaults(&changes, mode).await,
+                    Err(error) => Err(error),
+                },
+                other => Err(LogError::InvalidRequest(format!("Unknown resource type {other}"))),
+            }
         }
         Err(error) => Err(error),
     };
     match result {
         Ok(()) => (errors::NONE, None),
         Err(error) => (error.code(), Some(error.to_string())),
+    }
+}
+
+/// Of a broker's settings, those can be changed that are defaults of topics, and for all brokers
+/// at once: a topic has its settings from the cluster and not from a node.
+fn check_broker_change(broker: &str, changes: &[ConfigChange]) -> Result<(), LogError> {
+    let names = changes.iter().map(|change| match change {
+        ConfigChange::Set(name, _) | ConfigChange::Remove(name) => name.as_str(),
+    });
+    let fixed: Vec<&str> = names.clone().filter(|name| !is_cluster_default(name)).collect();
+    if !fixed.is_empty() {
+        let text = format!("Cannot update these configs dynamically: Set({})", fixed.join(", "));
+        return Err(LogError::InvalidRequest(text));
+    }
+    if !broker.is_empty() && !changes.is_empty() {
+        let names: Vec<&str> = names.collect();
+        let text = format!(
+            "Cannot update these configs for a single broker, use the cluster default: Set({})",
+            names.join(", ")
+        );
+        return Err(LogError::InvalidRequest(text));
+    }
+    Ok(())
+}
+
+/// What was set explicitly for a resource.
+fn explicit(shared: &Arc<Shared>, kind: i8, name: &str) -> Settings {
+    let log = &shared.backend.log;
+    match kind {
+        TOPIC => log.topic(name).map(|topic| topic.configs.clone()).unwrap_or_default(),
+        BROKER if name.is_empty() => log.topic_defaults(),
+        _ => Settings::new(),
+    }
+}
+
+/// The default of a setting as it stands behind an explicit value.
+fn default_value(shared: &Arc<Shared>, kind: i8, name: &str) -> Option<(Kind, String)> {
+    match kind {
+        TOPIC => {
+            let def = definition(name)?;
+            Some((kind_of(def.kind), default_of(def, &shared.backend.log.topic_defaults())))
+        }
+        _ => by_broker_name(name).map(|def| (kind_of(def.kind), def.default.to_owned())),
     }
 }
 
@@ -253,13 +360,12 @@ pub(crate) async fn alter(
                 None => wanted.remove.push(config.name),
             }
         }
-        let topic = shared.backend.log.topic(&resource.resource_name);
-        for name in topic.iter().flat_map(|t| t.configs.keys()) {
-            if !wanted.set.iter().any(|(set, _)| set == name) {
-                wanted.remove.push(name.clone());
+        let (kind, name) = (resource.resource_type, resource.resource_name);
+        for old in explicit(shared, kind, &name).into_keys() {
+            if !wanted.set.iter().any(|(set, _)| *set == old) {
+                wanted.remove.push(old);
             }
         }
-        let (kind, name) = (resource.resource_type, resource.resource_name);
         let (error_code, error_message) =
             change(shared, kind, &name, Ok(wanted), request.validate_only).await;
         responses.push(AlterConfigsResourceResponse {
@@ -280,9 +386,9 @@ pub(crate) async fn alter_incrementally(
     let mut responses = Vec::new();
     for resource in request.resources {
         let (kind, name) = (resource.resource_type, resource.resource_name);
-        let topic = shared.backend.log.topic(&name);
-        let current = topic.map(|t| t.configs.clone()).unwrap_or_default();
-        let wanted = incremental(&current, resource.configs);
+        let current = explicit(shared, kind, &name);
+        let default = |setting: &str| default_value(shared, kind, setting);
+        let wanted = incremental(&current, default, resource.configs);
         let (error_code, error_message) =
             change(shared, kind, &name, wanted, request.validate_only).await;
         responses.push(IncrementalAlterConfigsResourceResponse {
@@ -297,32 +403,48 @@ pub(crate) async fn alter_incrementally(
 
 /// KIP-339: set (0), delete (1), append to (2) and subtract from (3) a list.
 fn incremental(
-    current: &BTreeMap<String, String>,
+    current: &Settings,
+    default: impl Fn(&str) -> Option<(Kind, String)>,
     configs: Vec<IncrementalAlterableConfig>,
 ) -> Result<Change, LogError> {
-    let mut wanted = Change::default();
     check_names(&configs)?;
-    for config in configs {
-        let name = config.name;
-        let value = config.value.unwrap_or_default();
-        let is_list = definition(&name).is_some_and(|def| kind_number(def.kind) == LIST);
-        let old = current.get(&name).map(String::as_str);
-        let old = old.or_else(|| definition(&name).map(|def| def.default)).unwrap_or_default();
-        let words = old.split(',').filter(|w| !w.is_empty());
-        match config.config_operation {
+    let mut wanted = Change::default();
+    for IncrementalAlterableConfig { name, config_operation, value, .. } in configs {
+        let (is_list, behind) = match default(&name) {
+            Some((kind, value)) => (kind == Kind::List, value),
+            None => (false, String::new()),
+        };
+        let value = match (config_operation, value) {
+            (1, _) => {
+                wanted.remove.push(name);
+                continue;
+            }
+            (_, Some(value)) => value,
+            (_, None) => {
+                let text = format!("Null value not supported for : {name}");
+                return Err(LogError::InvalidRequest(text));
+            }
+        };
+        let old = current.get(&name).cloned().unwrap_or(behind);
+        let words = old.split(',').map(str::trim).filter(|word| !word.is_empty());
+        match config_operation {
             0 => wanted.set.push((name, value)),
-            1 => wanted.remove.push(name),
             2 | 3 if !is_list => {
-                let text = format!("Config value append is not allowed for config key: {name}");
+                let what = if config_operation == 2 { "APPEND" } else { "SUBTRACT" };
+                let text = format!("Can't {what} to key {name} because its type is not LIST.");
                 return Err(LogError::InvalidConfig(text));
             }
             2 => {
                 let mut words: Vec<&str> = words.collect();
-                words.extend(value.split(',').filter(|new| !old.split(',').any(|w| w == *new)));
+                for new in value.split(',').map(str::trim) {
+                    if !words.contains(&new) {
+                        words.push(new);
+                    }
+                }
                 wanted.set.push((name, words.join(",")));
             }
             3 => {
-                let kept = words.filter(|word| !value.split(',').any(|gone| gone == *word));
+                let kept = words.filter(|word| !value.split(',').any(|gone| gone.trim() == *word));
                 wanted.set.push((name, kept.collect::<Vec<_>>().join(",")));
             }
             other => {
@@ -348,4 +470,51 @@ fn check_names(configs: &[IncrementalAlterableConfig]) -> Result<(), LogError> {
         return Err(LogError::InvalidRequest(text));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(operation: i8, name: &str, value: Option<&str>, expected: Result<&str, i16>) {
+        let current = Settings::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let default =
+            |name: &str| definition(name).map(|def| (kind_of(def.kind), def.default.to_owned()));
+        let config = IncrementalAlterableConfig {
+            name: name.to_owned(),
+            config_operation: operation,
+            value: value.map(str::to_owned),
+        };
+        let changed = incremental(&current, default, vec![config]);
+        let shown = match &changed {
+            Ok(Change { set, .. }) => {
+                Ok(set.first().map_or("removed", |(_, value)| value.as_str()))
+            }
+            Err(error) => Err(error.code()),
+        };
+        assert_eq!(shown, expected, "{operation} {name} {value:?}");
+    }
+
+    #[test]
+    fn settings_are_set_removed_and_lists_changed() {
+        check(0, "cleanup.policy", Some("delete"), Ok("delete"));
+        check(1, "cleanup.policy", None, Ok("removed"));
+        check(2, "cleanup.policy", Some("delete"), Ok("compact,delete"));
+        check(2, "cleanup.policy", Some("compact"), Ok("compact"));
+        check(3, "cleanup.policy", Some("compact"), Ok(""));
+        check(3, "cleanup.policy", Some("delete"), Ok("compact"));
+        check(2, "retention.ms", Some("1"), Err(40));
+        check(0, "retention.ms", None, Err(42));
+        check(9, "retention.ms", Some("1"), Err(42));
+    }
+
+    #[test]
+    fn brokers_are_changed_together_or_not_at_all() {
+        let set = |name: &str| ConfigChange::Set(name.to_owned(), "1".to_owned());
+        assert_eq!(check_broker_change("", &[set("log.retention.ms")]), Ok(()));
+        let refused = check_broker_change("", &[set("num.io.threads"), set("log.roll.ms")]);
+        let text = "Cannot update these configs dynamically: Set(num.io.threads)";
+        assert_eq!(refused, Err(LogError::InvalidRequest(text.to_owned())));
+        assert!(check_broker_change("1", &[set("log.retention.ms")]).is_err());
+    }
 }

@@ -1,5 +1,6 @@
 //! One handler per API: from the request's message to the service and back.
 
+mod broker_configs;
 pub(crate) mod cluster;
 mod configs;
 mod elections;

@@ -11,8 +11,9 @@ use log::transactions::TxnVersion;
 use log::{Acks, LogError, TopicRef};
 
 use crate::codec::messages::{
-    PartitionProduceData, PartitionProduceResponse, ProduceLeaderIdAndEpoch, ProduceNodeEndpoint,
-    ProduceRequest, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse,
+    ProduceLeaderIdAndEpoch, ProduceNodeEndpoint, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
 };
 use crate::errors;
 use crate::gateway::Shared;
@@ -145,6 +146,13 @@ async fn append(
         },
         Err(error) => {
             let mut answer = failed(part.index, error.code(), error.to_string());
+            if let LogError::RejectedRecords { records, .. } = &error {
+                let named = |r: &log::RejectedRecord| BatchIndexAndErrorMessage {
+                    batch_index: r.index,
+                    batch_index_error_message: Some(r.message.clone()),
+                };
+                answer.record_errors = records.iter().map(named).collect();
+            }
             if let LogError::NotLeader { .. } = error {
                 let (leader_id, leader_epoch) = shared.leader_of(topic, part.index);
                 answer.current_leader = ProduceLeaderIdAndEpoch { leader_id, leader_epoch };

@@ -64,7 +64,7 @@ async fn create_one(
         Ok::<_, LogError>(made)
     };
     match made.await {
-        Ok(made) => created(&made, mode),
+        Ok(made) => created(shared, &made, mode),
         Err(error) => CreatableTopicResult {
             name,
             error_code: error.code(),
@@ -74,8 +74,9 @@ async fn create_one(
     }
 }
 
-fn created(topic: &Topic, mode: Mode) -> CreatableTopicResult {
-    let configs = configs::topic_entries(&topic.configs).into_iter();
+fn created(shared: &Arc<Shared>, topic: &Topic, mode: Mode) -> CreatableTopicResult {
+    let configs = configs::topic_entries(&topic.configs, &shared.backend.log.topic_defaults());
+    let configs = configs.into_iter();
     let configs = configs.map(|entry| CreatableTopicConfigs {
         name: entry.name,
         value: entry.value,

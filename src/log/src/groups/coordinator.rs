@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::expiry::Retention;
 use super::group::Group;
 use super::row::GroupRow;
 use super::types::{
@@ -189,6 +190,27 @@ impl Coordinator {
             Some(topics) if !topics.contains(topic) => Ok(()),
             _ => Err(GroupError::GroupSubscribedToTopic),
         }
+    }
+
+    /// What decides when offsets of a group expire.
+    pub fn retention(&self, id: &str) -> Retention {
+        let Some(group) = self.groups.get(id) else { return Retention::SinceCommit };
+        match group.state() {
+            GroupState::Empty if group.protocol_type().is_empty() => Retention::SinceCommit,
+            GroupState::Empty => Retention::SinceEmpty,
+            GroupState::Stable if group.protocol_type() == "consumer" => {
+                group.subscribed().map_or(Retention::Kept, Retention::SinceCommitUnless)
+            }
+            GroupState::Stable
+            | GroupState::PreparingRebalance
+            | GroupState::CompletingRebalance => Retention::Kept,
+        }
+    }
+
+    /// Groups that are stored and have no members.
+    pub fn empty_groups(&self) -> Vec<String> {
+        let empty = self.groups.iter().filter(|(_, group)| group.state() == GroupState::Empty);
+        empty.map(|(id, _)| id.clone()).collect()
     }
 
     /// A group as it stands.

@@ -17,12 +17,16 @@
 //! machine, not of this module: the coordinator only judges whether a commit is allowed.
 
 mod coordinator;
+mod expire;
+mod expiry;
 mod group;
 mod row;
 mod service;
 mod types;
 
 pub use coordinator::{Coordinator, Effect};
+pub use expiry::{ExpiredOffsets, Retention, StoredOffset, StoredOffsets, expired};
+pub(crate) use row::empty_key;
 pub use row::{GroupCommand, GroupRow, GroupRowV1, MemberRow, apply_command, load_rows};
 pub use service::{GroupService, GroupStore, SaveFailed};
 pub use types::{

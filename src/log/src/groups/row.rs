@@ -1,16 +1,18 @@
 //! The replicated form of a group, and the commands that write it.
 //!
-//! Row key: `g`, `r`, group id. Other keys of the machine must not begin with `gr`.
+//! Row keys: `g`, `r`, group id: the group; `g`, `e`, group id: when it lost its last member.
+//! Other keys of the machine must not begin with `gr` or `ge`.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use base::codec::{self, DecodeError};
 use bytes::Bytes;
-use consensus::{Rows, RowsReader};
+use consensus::{Fatal, Rows, RowsReader};
 use serde::{Deserialize, Serialize};
 
 const PREFIX: &[u8] = b"gr";
+const EMPTY_PREFIX: &[u8] = b"ge";
 
 /// How many rows are read at a time.
 const SCAN_ROWS: usize = 256;
@@ -69,11 +71,29 @@ fn key(group: &str) -> Vec<u8> {
     [PREFIX, group.as_bytes()].concat()
 }
 
+/// Key of the row that says since when a group is empty, in milliseconds since the epoch.
+pub(crate) fn empty_key(group: &str) -> Vec<u8> {
+    [EMPTY_PREFIX, group.as_bytes()].concat()
+}
+
 /// Applies a command to the rows of the machine that hosts the groups.
-pub fn apply_command(command: GroupCommand, rows: &mut Rows<'_>) {
+pub fn apply_command(
+    command: GroupCommand,
+    time_ms: i64,
+    rows: &mut Rows<'_>,
+) -> Result<(), Fatal> {
     match command {
         GroupCommand::Save(groups) => {
             for (group, row) in groups {
+                let empty = empty_key(&group);
+                match &row {
+                    Some(GroupRow::V1(row)) if row.members.is_empty() => {
+                        if rows.get(&empty)?.is_none() {
+                            rows.put(&empty, codec::encode(&time_ms));
+                        }
+                    }
+                    _ => rows.delete(&empty),
+                }
                 match row {
                     Some(row) => rows.put(&key(&group), codec::encode(&row)),
                     None => rows.delete(&key(&group)),
@@ -81,6 +101,7 @@ pub fn apply_command(command: GroupCommand, rows: &mut Rows<'_>) {
             }
         }
     }
+    Ok(())
 }
 
 /// Every stored group.

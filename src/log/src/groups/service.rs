@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use super::coordinator::{Coordinator, Effect};
+use super::expiry::{ExpiredOffsets, StoredOffsets};
 use super::row::{GroupCommand, GroupRow};
 use super::types::{
     CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupStats, Heartbeat,
@@ -48,6 +49,17 @@ pub trait GroupStore: Send + Sync + 'static {
     fn load(&self, shard: usize) -> io::Result<BTreeMap<String, GroupRow>>;
     /// Replicates a command in the given term.
     async fn save(&self, shard: usize, term: u64, command: GroupCommand) -> Result<(), SaveFailed>;
+    /// Counts changes of topics.
+    fn watch_topics(&self) -> watch::Receiver<u64>;
+    /// Every committed offset of a shard that this node leads.
+    async fn offsets(&self, shard: usize) -> Result<Vec<StoredOffsets>, SaveFailed>;
+    /// Forgets expired offsets of a shard in the given term.
+    async fn expire(
+        &self,
+        shard: usize,
+        term: u64,
+        expired: ExpiredOffsets,
+    ) -> Result<(), SaveFailed>;
 }
 
 enum Waiter {
@@ -112,6 +124,8 @@ impl GroupService {
             let service = service.clone();
             tasks.spawn("groups", async move { service.run(number).await });
         }
+        let expiring = service.clone();
+        tasks.spawn("offset-expiry", async move { expiring.expire_forever().await });
         service
     }
 
@@ -254,6 +268,29 @@ impl GroupService {
     /// The numbers of the data groups that this node leads.
     pub fn led_shards(&self) -> Vec<usize> {
         (0..self.shards.len()).filter(|shard| self.ready(*shard).is_ok()).collect()
+    }
+
+    pub(super) fn store(&self) -> &dyn GroupStore {
+        &*self.store
+    }
+
+    /// The settings of the coordinators.
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Looks at a shard's coordinator; the answer with its term, `None` when it is elsewhere.
+    pub(super) fn with_shard<T>(
+        &self,
+        shard: usize,
+        body: impl FnOnce(&Coordinator) -> T,
+    ) -> Option<(u64, T)> {
+        let state = self.ready(shard).ok()?;
+        state.loaded.as_ref().map(|loaded| (loaded.term, body(&loaded.coordinator)))
     }
 
     fn ask<T>(

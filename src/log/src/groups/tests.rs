@@ -414,6 +414,21 @@ fn only_an_empty_group_is_deleted() {
 struct MemoryStore {
     leadership: watch::Sender<Leadership>,
     rows: Mutex<BTreeMap<String, GroupRow>>,
+    topics: watch::Sender<u64>,
+    offsets: Mutex<Vec<StoredOffsets>>,
+    expired: watch::Sender<Vec<ExpiredOffsets>>,
+}
+
+impl MemoryStore {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            leadership: watch::Sender::new(led(1, true)),
+            rows: Mutex::default(),
+            topics: watch::Sender::new(0),
+            offsets: Mutex::default(),
+            expired: watch::Sender::new(vec![]),
+        })
+    }
 }
 
 #[async_trait::async_trait]
@@ -448,6 +463,24 @@ impl GroupStore for MemoryStore {
         }
         Ok(())
     }
+
+    fn watch_topics(&self) -> watch::Receiver<u64> {
+        self.topics.subscribe()
+    }
+
+    async fn offsets(&self, _shard: usize) -> Result<Vec<StoredOffsets>, SaveFailed> {
+        Ok(self.offsets.lock().clone())
+    }
+
+    async fn expire(
+        &self,
+        _shard: usize,
+        _term: u64,
+        expired: ExpiredOffsets,
+    ) -> Result<(), SaveFailed> {
+        self.expired.send_modify(|all| all.push(expired));
+        Ok(())
+    }
 }
 
 fn led(term: u64, ready_here: bool) -> Leadership {
@@ -456,8 +489,7 @@ fn led(term: u64, ready_here: bool) -> Leadership {
 
 #[tokio::test]
 async fn the_service_waits_saves_and_hands_over() {
-    let leadership = watch::Sender::new(led(1, true));
-    let store = Arc::new(MemoryStore { leadership, rows: Mutex::default() });
+    let store = MemoryStore::new();
     let tasks = TaskGroup::new();
     let service = GroupService::start(store.clone(), GroupConfig::default(), Env::real(), &tasks);
     let joined = service.join(member("")).await;
@@ -491,4 +523,45 @@ async fn the_service_waits_saves_and_hands_over() {
     store.leadership.send_replace(led(3, true));
     assert_eq!(service.heartbeat(&beat), Ok(()), "the generation survived the change");
     tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn expired_offsets_go_and_empty_groups_with_them() {
+    let store = MemoryStore::new();
+    let row = GroupRowV1 { protocol_type: Some("consumer".into()), ..Default::default() };
+    store.rows.lock().insert("empty".into(), GroupRow::V1(row));
+    let stored = |group: &str, empty_since_ms, commit_time_ms| StoredOffsets {
+        group: group.into(),
+        empty_since_ms,
+        offsets: vec![StoredOffset {
+            key: crate::PartKey { topic: uuid::Uuid::nil(), partition: 0 },
+            topic: Some("t".into()),
+            commit_time_ms,
+        }],
+    };
+    let now_ms = Env::real().clock.unix_ms();
+    *store.offsets.lock() = vec![
+        stored("empty", Some(now_ms - 5000), now_ms),
+        stored("alone", None, now_ms - 5000),
+        stored("fresh", None, now_ms),
+    ];
+    let config =
+        GroupConfig { offsets_retention_ms: 4000, offsets_check_ms: 20, ..Default::default() };
+    let tasks = TaskGroup::new();
+    let _service = GroupService::start(store.clone(), config, Env::real(), &tasks);
+    let mut expired = store.expired.subscribe();
+    let two = expired.wait_for(|all| all.len() >= 2);
+    let two = tokio::time::timeout(Duration::from_secs(10), two).await;
+    let mut groups: Vec<_> =
+        two.unwrap().unwrap().iter().take(2).map(|e| e.group.clone()).collect();
+    groups.sort();
+    assert_eq!(groups, ["alone", "empty"]);
+    store.offsets.lock().retain(|o| o.group == "fresh");
+    let gone = async {
+        while !store.rows.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the group goes");
+    tasks.shutdown(Duration::from_secs(1)).await;
 }

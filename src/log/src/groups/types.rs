@@ -64,6 +64,10 @@ pub struct GroupConfig {
     pub initial_delay_ms: i64,
     /// `group.max.size`
     pub max_members: usize,
+    /// `offsets.retention.minutes`, in milliseconds
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub offsets_check_ms: u64,
 }
 
 impl Default for GroupConfig {
@@ -74,6 +78,8 @@ impl Default for GroupConfig {
             // Kafka's default is 3 s; a start is quick here, and one more rebalance is cheap.
             initial_delay_ms: 100,
             max_members: 10_000,
+            offsets_retention_ms: 7 * 24 * 3_600_000,
+            offsets_check_ms: 600_000,
         }
     }
 }

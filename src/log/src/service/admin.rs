@@ -175,6 +175,37 @@ impl LogService {
         self.each_partition(&topic, 0, |key| Control::ConfigureReplica { key, settings }).await
     }
 
+    /// Defaults of topic settings that are set for the whole cluster, by their broker names.
+    pub fn topic_defaults(&self) -> BTreeMap<String, String> {
+        self.0.shared.topics().defaults()
+    }
+
+    /// Changes defaults of topic settings for the whole cluster, all or none. Partitions follow
+    /// with the next reconciliation.
+    pub async fn alter_topic_defaults(
+        &self,
+        changes: &[ConfigChange],
+        mode: Mode,
+    ) -> Result<(), LogError> {
+        let (mut set, mut remove) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                ConfigChange::Set(name, value) => {
+                    configs::check_default(name, value)?;
+                    set.push((name.clone(), value.clone()));
+                }
+                ConfigChange::Remove(name) => remove.push(name.clone()),
+            }
+        }
+        if mode == Mode::ValidateOnly {
+            return Ok(());
+        }
+        match self.meta(&MetaCommand::AlterDefaults { set, remove }).await? {
+            MetaReply::Done => Ok(self.0.groups.m0.read_barrier().await?),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn data_groups(&self) -> u16 {
         u16::try_from(self.0.groups.data.len()).unwrap_or(u16::MAX)
     }
@@ -242,7 +273,7 @@ impl LogService {
         let configs = spec.configs.iter().cloned().collect();
         let groups = &self.0.groups.data;
         let partitions = (0..partitions).zip(groups.iter().cycle()).map(|(_, g)| g.id()).collect();
-        let settings = TopicSettings::of(&configs);
+        let settings = TopicSettings::of(&configs, &self.0.shared.topics().defaults());
         let (name, id, replicas) = (spec.name.clone(), Uuid::nil(), BTreeMap::new());
         Ok(Topic { name, id, partitions, replication_factor, replicas, configs, settings })
     }

@@ -7,7 +7,8 @@
 
 use bytes::Bytes;
 
-use super::LogService;
+use super::fetch::blocking;
+use super::{LogService, refuse};
 use crate::batch::{self, BatchHeader};
 use crate::configs::TimestampType;
 use crate::error::LogError;
@@ -25,8 +26,13 @@ pub(super) struct Checked {
 }
 
 impl LogService {
-    /// Checks a batch and its records.
-    pub(super) async fn check(&self, topic: &Topic, batch: Bytes) -> Result<Checked, LogError> {
+    /// Checks a batch for a partition and its records, and compresses it as the topic says.
+    pub(super) async fn check(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        batch: Bytes,
+    ) -> Result<Checked, LogError> {
         let settings = &topic.settings;
         if batch.len() > settings.max_message_bytes {
             let (bytes, limit) = (batch.len(), settings.max_message_bytes);
@@ -41,11 +47,18 @@ impl LogService {
             // A record without a timestamp has −1.
             let too_early = walked.min_timestamp_ms >= 0 && walked.min_timestamp_ms < early;
             if walked.max_timestamp_ms > late || too_early {
+                let batch = batch.clone();
+                blocking(move || refuse::untimely(&batch, early, late)).await?;
                 return Err(LogError::InvalidTimestamp);
             }
         }
+        if walked.has_null_key && settings.compaction.is_some() {
+            let (batch, name) = (batch.clone(), topic.name.clone());
+            blocking(move || refuse::keyless(&name, partition, &batch)).await?;
+        }
         let other = walked.max_timestamp_ms != header.max_timestamp_ms;
         let max_timestamp_ms = other.then_some(walked.max_timestamp_ms);
+        let batch = self.as_stored(topic, batch).await?;
         Ok(Checked { batch, max_timestamp_ms })
     }
 

@@ -174,7 +174,7 @@ fn check_epoch(claimed: i32, current: i32) -> Result<(), LogError> {
 }
 
 /// Disk reads go to the runtime's blocking threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     let result = tokio::task::spawn_blocking(work).await;

@@ -8,11 +8,14 @@
 mod admin;
 mod changes;
 mod check;
+mod compaction;
 mod fetch;
 mod group_store;
 mod ledger;
 mod offsets;
 mod produce;
+mod refuse;
+mod store_as;
 mod transactions;
 mod txn_driver;
 mod txn_offsets;
@@ -38,7 +41,7 @@ use uuid::Uuid;
 
 use crate::command::{self, Control, ControlReply};
 use crate::error::LogError;
-use crate::limits::MAX_BATCH_CHECKS;
+use crate::limits::{COMPACTION_BYTES_PER_SECOND, COMPRESSIONS_AT_ONCE, MAX_BATCH_CHECKS};
 use crate::partition::Partition;
 use crate::shared::{GroupView, LogShared};
 use crate::types::{PartKey, PartitionStatus, Topic, TopicRef};
@@ -62,6 +65,11 @@ pub struct LogOptions {
     pub reconcile_every: Duration,
     /// How often old segments are looked for.
     pub retention_every: Duration,
+    /// How often the leader looks whether partitions should be compacted; Kafka's
+    /// `log.cleaner.backoff.ms`.
+    pub compaction_every: Duration,
+    /// Bytes that this node reads and writes for compaction in a second, above 0.
+    pub compaction_bytes_per_second: u64,
 }
 
 impl Default for LogOptions {
@@ -71,6 +79,8 @@ impl Default for LogOptions {
             default_replication_factor: 3,
             reconcile_every: Duration::from_secs(1),
             retention_every: Duration::from_secs(30),
+            compaction_every: Duration::from_secs(15),
+            compaction_bytes_per_second: COMPACTION_BYTES_PER_SECOND,
         }
     }
 }
@@ -91,6 +101,8 @@ struct Inner {
     batch_checks: Semaphore,
     /// Counts changes of what may be read here.
     changes: watch::Sender<u64>,
+    /// Turns for compressing batches anew.
+    compressions: Semaphore,
 }
 
 impl LogService {
@@ -107,9 +119,19 @@ impl LogService {
         assert_eq!(groups.data.len(), readers.len(), "one reader for each data group");
         let producer_ids = Mutex::new((0, 0));
         let batch_checks = Semaphore::new(MAX_BATCH_CHECKS);
+        let compressions = Semaphore::new(COMPRESSIONS_AT_ONCE);
         let changes = watch::Sender::new(0);
-        let inner =
-            Inner { shared, groups, peers, readers, options, producer_ids, batch_checks, changes };
+        let inner = Inner {
+            shared,
+            groups,
+            peers,
+            readers,
+            options,
+            producer_ids,
+            batch_checks,
+            changes,
+            compressions,
+        };
         let service = Self(Arc::new(inner));
         let (reconcile, retain) = (service.clone(), service.clone());
         tasks.spawn("log-changes", service.clone().count_changes());
@@ -119,6 +141,9 @@ impl LogService {
             let service = service.clone();
             tasks.spawn("transactions", async move { service.drive_transactions(shard).await });
         }
+        let (plan, compact) = (service.clone(), service.clone());
+        tasks.spawn("log-compaction-plans", async move { plan.plan_compactions_forever().await });
+        tasks.spawn("log-compaction", async move { compact.compact_forever().await });
         service
     }
 

@@ -42,7 +42,7 @@ impl LogService {
         let topic = self.resolve(topic)?;
         let (_, part, _) = self.led(&topic, partition)?;
         let turn = part.order.lock().await;
-        let checked = self.check(&topic, batch).await?;
+        let checked = self.check(&topic, partition, batch).await?;
         // The next one gets through once this one is proposed: both are polled by the task of
         // their connection, in order.
         drop(turn);
@@ -57,7 +57,7 @@ impl LogService {
         batch: Bytes,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        let checked = self.check(&topic, batch).await?;
+        let checked = self.check(&topic, partition, batch).await?;
         self.append(&topic, partition, checked, Acks::All, Where::Anywhere, Claim::Plain).await
     }
 

@@ -74,7 +74,7 @@ impl LogService {
         let topic = self.resolve(topic)?;
         let (_, part, _) = self.led(&topic, partition)?;
         let order = part.order.lock().await;
-        let checked = self.check(&topic, batch).await?;
+        let checked = self.check(&topic, partition, batch).await?;
         // As in `produce`: the next one comes to the gate after this one.
         drop(order);
         let header = BatchHeader::parse(&checked.batch)?;

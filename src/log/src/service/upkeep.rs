@@ -152,7 +152,10 @@ impl LogService {
         let settled = segments.partition_point(|s| s.next_offset <= stable);
         let settled = segments.get(..settled).unwrap_or_default();
         let size = segments.iter().map(|s| s.len).sum();
-        let start = retention_start(settled, size, end, now_ms, &topic.settings);
+        let start = match topic.settings.deletes {
+            true => retention_start(settled, size, end, now_ms, &topic.settings),
+            false => None,
+        };
         if let Some(offset) = start.filter(|start| *start > log_start) {
             let command = Control::SetLogStart { key: part.key, offset };
             self.control_here(group, &command).await?;
@@ -201,6 +204,7 @@ mod tests {
     fn check(configs: &[(&str, &str)], start: Option<i64>) {
         let segment = |n: u64| SegmentInfo {
             base_offset: n * 10,
+            generation: 0,
             len: 100,
             crc: 0,
             next_offset: n * 10 + 10,
@@ -208,7 +212,7 @@ mod tests {
         };
         let segments: Vec<_> = (0..4).map(segment).collect();
         let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let settings = TopicSettings::of(&configs);
+        let settings = TopicSettings::of(&configs, &BTreeMap::new());
         assert_eq!(retention_start(&segments, 400, 40, 5000, &settings), start, "{configs:?}");
     }
 

@@ -164,6 +164,19 @@ impl PartTxns {
         self.gone.extend(stored);
     }
 
+    /// Forgets aborted transactions whose markers, in order, compaction has dropped: readers would
+    /// wait for them and skip what the producer committed later.
+    pub(crate) fn forget_aborted(&mut self, markers: &[i64]) {
+        let Self { aborted, gone, stored_before, .. } = self;
+        aborted.retain(|txn| {
+            let stays = markers.binary_search(&txn.last_offset).is_err();
+            if !stays && txn.last_offset < *stored_before {
+                gone.push(txn.last_offset);
+            }
+            stays
+        });
+    }
+
     /// Forgets a producer without an open transaction.
     pub(crate) fn forget(&mut self, producer_id: i64) {
         if !self.is_open(producer_id) {

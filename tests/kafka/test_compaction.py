@@ -1,0 +1,276 @@
+"""Compacted topics, tombstones, retention and topic settings through real clients, with nodes
+killed in between; afterwards every node holds the same bytes."""
+
+import threading
+import time
+
+import pytest
+
+from support.wait import wait_until
+
+confluent = pytest.importorskip("confluent_kafka")
+from confluent_kafka.admin import (  # noqa: E402
+    AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec,
+)
+
+DEADLINE = 60
+# Looks often, so that no test waits long.
+SETS = ["disk.reserve_bytes=0", "log.compaction_check_ms=300", "log.retention_check_ms=300"]
+SMALL = {"segment.bytes": "16384", "min.cleanable.dirty.ratio": "0.01"}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """A cluster that compacts and trims at once, shared by tests that kill nobody."""
+    from support.cluster import Cluster
+    cluster = Cluster(sets=SETS)
+    yield cluster
+    cluster.close()
+
+
+def servers(cluster):
+    return ",".join(cluster.kafka)
+
+
+def admin(cluster):
+    return AdminClient({"bootstrap.servers": servers(cluster)})
+
+
+def only(futures):
+    return list(futures.values())[0].result(DEADLINE)
+
+
+def make(cluster, topic, partitions=1, **configs):
+    configs = {name.replace("_", "."): value for name, value in configs.items()}
+    only(admin(cluster).create_topics([NewTopic(topic, partitions, 3, config=configs)]))
+
+
+def producer(cluster, **more):
+    return confluent.Producer({
+        "bootstrap.servers": servers(cluster), "enable.idempotence": True, "linger.ms": 1, **more})
+
+
+def put(client, topic, pairs, partition=0):
+    """Sends pairs in many batches; every one must be acknowledged."""
+    failed = []
+
+    def noted(error, _message):
+        if error is not None:
+            failed.append(error)
+
+    for i, (key, value) in enumerate(pairs):
+        client.produce(topic, value, key, partition, on_delivery=noted)
+        if i % 10 == 9:
+            client.poll(0)
+    assert client.flush(DEADLINE) == 0
+    assert not failed
+
+
+def read(cluster, topic, partition=0, offset=None):
+    """Every record of a partition: offset, key, value."""
+    consumer = confluent.Consumer({
+        "bootstrap.servers": servers(cluster), "group.id": "reader", "enable.auto.commit": False,
+        "enable.partition.eof": True, "auto.offset.reset": "earliest"})
+    start = confluent.OFFSET_BEGINNING if offset is None else offset
+    consumer.assign([confluent.TopicPartition(topic, partition, start)])
+    found, end = [], time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        message = consumer.poll(1)
+        if message is None:
+            continue
+        if message.error() is not None:
+            assert message.error().code() == confluent.KafkaError._PARTITION_EOF
+            consumer.close()
+            return found
+        found.append((message.offset(), message.key(), message.value()))
+    raise AssertionError("the end of the partition does not come")
+
+
+def last_values(records):
+    return {key: value for _, key, value in records}
+
+
+def check_compacted(cluster, topic, expected, most):
+    """At most `most` records are left, among them the last value of each key."""
+    def settled():
+        records = read(cluster, topic)
+        return len(records) <= most and records
+
+    records = wait_until(settled, DEADLINE, f"compaction of {topic}")
+    offsets = [offset for offset, _, _ in records]
+    assert offsets == sorted(set(offsets))
+    assert last_values(records) == expected
+    return records
+
+
+def test_a_compacted_topic_keeps_the_last_value_of_each_key(quick, name):
+    make(quick, name, cleanup_policy="compact", **SMALL)
+    client = producer(quick)
+    pairs = [(b"k%d" % (i % 50), b"%d " % i * 40) for i in range(4000)]
+    put(client, name, pairs)
+    # What is in the newest segment stays as it is.
+    check_compacted(quick, name, dict(pairs), most=400)
+    # A fetch at an offset that is gone gets the next record; so does a producer go on.
+    records = read(quick, name, offset=7)
+    assert records[0][0] >= 7 and len(records) <= 400
+    put(client, name, [(b"k1", b"after")])
+    assert last_values(read(quick, name))[b"k1"] == b"after"
+    quick.wait_equal_digests()
+
+
+def test_tombstones_go_after_their_time(quick, name):
+    make(quick, name, cleanup_policy="compact", delete_retention_ms="1500", **SMALL)
+    client = producer(quick)
+    put(client, name, [(b"gone%d" % i, b"v" * 100) for i in range(200)])
+    put(client, name, [(b"gone%d" % i, None) for i in range(200)])
+    put(client, name, [(b"fill%d" % (i % 5), b"x" * 1000) for i in range(60)])
+    fill = {b"fill%d" % i: b"x" * 1000 for i in range(5)}
+
+    def no_tombstone():
+        return all(value is not None for _, _, value in read(quick, name))
+
+    wait_until(no_tombstone, DEADLINE, "the end of the tombstones", pause=0.3)
+    assert last_values(read(quick, name)) == fill
+    quick.wait_equal_digests()
+
+
+def test_compact_and_delete_together(quick, name):
+    make(quick, name, cleanup_policy="compact,delete", retention_ms="2000", **SMALL)
+    put(producer(quick), name, [(b"k%d" % i, b"x" * 500) for i in range(200)])
+
+    def start():
+        partition = confluent.TopicPartition(name, 0)
+        listed = only(admin(quick).list_offsets({partition: OffsetSpec.earliest()}))
+        return listed.offset
+
+    wait_until(lambda: start() > 100, DEADLINE, "retention of a compacted topic")
+    assert len(read(quick, name)) < 100
+    quick.wait_equal_digests()
+
+
+def test_a_compacted_topic_outlives_its_retention(quick, name):
+    make(quick, name, cleanup_policy="compact", retention_ms="1", retention_bytes="1", **SMALL)
+    pairs = [(b"k%d" % (i % 20), b"%d " % i * 40) for i in range(2000)]
+    put(producer(quick), name, pairs)
+    check_compacted(quick, name, dict(pairs), most=300)
+
+
+def test_records_without_a_key_are_refused(quick, name):
+    make(quick, name, cleanup_policy="compact")
+    errors = []
+    client = producer(quick)
+    client.produce(name, b"value", on_delivery=lambda error, _: errors.append(error))
+    client.flush(DEADLINE)
+    assert [error.code() for error in errors] == [confluent.KafkaError.INVALID_RECORD]
+    assert read(quick, name) == []
+
+
+def test_kafka_python_reads_a_compacted_topic(quick, name):
+    kafka = pytest.importorskip("kafka")
+    make(quick, name, cleanup_policy="compact", **SMALL)
+    pairs = [(b"k%d" % (i % 30), b"%d " % i * 40) for i in range(2000)]
+    put(producer(quick, **{"compression.type": "lz4"}), name, pairs)
+    check_compacted(quick, name, dict(pairs), most=1500)
+    consumer = kafka.KafkaConsumer(
+        bootstrap_servers=quick.kafka, auto_offset_reset="earliest", group_id=None,
+        consumer_timeout_ms=3000)
+    consumer.assign([kafka.TopicPartition(name, 0)])
+    assert {message.key: message.value for message in consumer} == dict(pairs)
+    consumer.close()
+
+
+def test_nodes_are_killed_while_they_compact(own_cluster, name):
+    # So slow that a plan is never done when the node dies.
+    cluster = own_cluster(sets=[*SETS, "log.compaction_bytes_per_second=400000"])
+    make(cluster, name, partitions=3, cleanup_policy="compact", segment_bytes="65536",
+         min_cleanable_dirty_ratio="0.01", delete_retention_ms="1000")
+    expected = [{}, {}, {}]
+    stop = threading.Event()
+
+    def write():
+        client, i = producer(cluster), 0
+        while not stop.is_set():
+            partition = i % 3
+            pairs = [(b"k%d" % (n % 60), b"%d-%d " % (i, n) * 30) for n in range(120)]
+            put(client, name, pairs, partition)
+            expected[partition].update(pairs)
+            i += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for number in (1, 2, 3, 1):
+        node = cluster.node(number)
+        time.sleep(2)  # Load, not waiting for anything: plans begin meanwhile.
+        node.kill()
+        node.start()
+        cluster.wait_ready()
+    stop.set()
+    writer.join()
+    for partition in range(3):
+        assert last_values(read(cluster, name, partition)) == expected[partition]
+    cluster.wait_equal_digests(120)
+    for partition in range(3):
+        assert last_values(read(cluster, name, partition)) == expected[partition]
+
+
+def test_retention_while_reading(quick, name):
+    make(quick, name, retention_bytes="60000", segment_bytes="16384")
+    client = producer(quick)
+    starts, seen = [], []
+    for i in range(40):
+        put(client, name, [(None, b"%06d " % (i * 20 + n) * 60) for n in range(20)])
+        records = read(quick, name)
+        starts.append(records[0][0])
+        offsets = [offset for offset, _, _ in records]
+        assert offsets == list(range(offsets[0], (i + 1) * 20))
+        assert all(value[:6] == b"%06d" % offset for offset, _, value in records)
+        seen.append(len(records))
+    assert starts == sorted(starts) and starts[-1] > 500, "the log's start only moves on"
+    quick.wait_equal_digests()
+
+
+def test_settings_are_described_and_altered(quick, name):
+    make(quick, name)
+    client = admin(quick)
+    topic = ConfigResource("topic", name)
+
+    def described(resource):
+        return only(client.describe_configs([resource]))
+
+    entries = described(topic)
+    assert len(entries) == 33
+    assert entries["cleanup.policy"].value == "delete" and entries["cleanup.policy"].is_default
+    change = [
+        ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.APPEND),
+        ConfigEntry("delete.retention.ms", "5", incremental_operation=AlterConfigOpType.SET),
+    ]
+    only(client.incremental_alter_configs(
+        [ConfigResource("topic", name, incremental_configs=change)]))
+    entries = described(topic)
+    assert entries["cleanup.policy"].value == "delete,compact"
+    assert not entries["delete.retention.ms"].is_default
+    assert "log.cleaner.delete.retention.ms" in entries["delete.retention.ms"].synonyms
+    back = [ConfigEntry("delete.retention.ms", None,
+                        incremental_operation=AlterConfigOpType.DELETE)]
+    only(client.incremental_alter_configs(
+        [ConfigResource("topic", name, incremental_configs=back)]))
+    assert described(topic)["delete.retention.ms"].is_default
+    broker = described(ConfigResource("broker", "1"))
+    assert len(broker) > 180 and broker["num.io.threads"].is_read_only
+    fixed = [ConfigEntry("num.io.threads", "4", incremental_operation=AlterConfigOpType.SET)]
+    with pytest.raises(Exception, match="Cannot update these configs dynamically"):
+        only(client.incremental_alter_configs(
+            [ConfigResource("broker", "1", incremental_configs=fixed)]))
+
+
+@pytest.mark.parametrize("codec", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+def test_the_broker_compresses_as_the_topic_says(quick, name, codec):
+    make(quick, name, compression_type=codec)
+    for sent in ("none", "zstd", "lz4"):
+        put(producer(quick, **{"compression.type": sent}), name,
+            [(b"k", b"%s %d " % (sent.encode(), i) * 50) for i in range(30)])
+    records = read(quick, name)
+    assert [value for _, _, value in records] == [
+        b"%s %d " % (sent, i) * 50 for sent in (b"none", b"zstd", b"lz4") for i in range(30)]
