@@ -110,10 +110,15 @@ def test_a_deleted_topic_has_no_metrics(cluster, name):
 
 
 def test_unknown_topics_make_no_labels(cluster, name):
-    kafka = pytest.importorskip("kafka")
-    consumer = kafka.KafkaConsumer(bootstrap_servers=cluster.kafka,
-                                   allow_auto_create_topics=False)
-    consumer.assign([kafka.TopicPartition(name, 0)])
-    consumer.poll(timeout_ms=1000)
+    confluent = pytest.importorskip("confluent_kafka")
+    errors = "kafka_network_requestmetrics_errors_total"
+    label = {"request": "Metadata", "error": "UNKNOWN_TOPIC_OR_PARTITION"}
+    before = total(cluster, errors, **label)
+    consumer = confluent.Consumer({
+        "bootstrap.servers": ",".join(cluster.kafka), "group.id": name,
+        "allow.auto.create.topics": False})
+    consumer.assign([confluent.TopicPartition(name, 0, 0)])
+    wait_until(lambda: consumer.poll(0.2) or total(cluster, errors, **label) > before, DEADLINE,
+               "an error counted")
     consumer.close()
     assert not [has for _, has, _ in scrape(cluster) if has.get("topic") == name]
