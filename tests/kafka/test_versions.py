@@ -17,8 +17,6 @@ OTHERWISE = {
 }
 # What a broker of 4.0 serves and trine does not (docs/decisions, README).
 NOT_SERVED = {
-    17: "SASL", 36: "SASL", 29: "ACLs", 30: "ACLs", 31: "ACLs",
-    48: "client quotas", 49: "client quotas", 50: "SCRAM users", 51: "SCRAM users",
     38: "delegation tokens", 39: "delegation tokens", 40: "delegation tokens",
     41: "delegation tokens",
     57: "changing features",
