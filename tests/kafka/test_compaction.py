@@ -44,7 +44,9 @@ def only(futures):
 
 def make(cluster, topic, partitions=1, **configs):
     configs = {name.replace("_", "."): value for name, value in configs.items()}
-    only(admin(cluster).create_topics([NewTopic(topic, partitions, 3, config=configs)]))
+    # Held until the answer has come: a client that goes takes its requests along.
+    client = admin(cluster)
+    only(client.create_topics([NewTopic(topic, partitions, 3, config=configs)]))
 
 
 def producer(cluster, **more):
@@ -142,7 +144,8 @@ def test_compact_and_delete_together(quick, name):
 
     def start():
         partition = confluent.TopicPartition(name, 0)
-        listed = only(admin(quick).list_offsets({partition: OffsetSpec.earliest()}))
+        client = admin(quick)
+        listed = only(client.list_offsets({partition: OffsetSpec.earliest()}))
         return listed.offset
 
     wait_until(lambda: start() > 100, DEADLINE, "retention of a compacted topic")

@@ -143,7 +143,7 @@ mod tests {
             sensors.record(bucket(n), 1, 1.0, now);
         }
         assert_eq!(sensors.len(), MAX_SENSORS);
-        sensors.record(bucket(0), 1, 1.0, Duration::from_secs(100));
+        sensors.record(bucket(usize::MAX), 1, 1.0, Duration::from_secs(100));
         assert_eq!(sensors.len(), 1);
     }
 }

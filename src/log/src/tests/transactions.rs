@@ -293,12 +293,14 @@ async fn a_checkpoint_brings_open_and_aborted_transactions_back() {
         producer.end(outcome).await.unwrap();
     }
     producer.put(0, &["open"]).await.unwrap();
-    c.data[0].checkpoint();
-    let (shared, mut machine) = c.restarted(0);
-    let mut live = c.shared.machine_data(GroupId::data(0));
+    let group = topic.partitions[0];
+    let number = usize::from(group.data_number().unwrap());
+    c.data[number].checkpoint();
+    let (shared, mut machine) = c.restarted(number);
+    let mut live = c.shared.machine_data(group);
     assert_eq!(digest(&mut *machine), digest(&mut *live));
     let key = PartKey { topic: topic.id, partition: 0 };
-    let part = shared.view(GroupId::data(0)).get(&key).unwrap();
+    let part = shared.view(group).get(&key).unwrap();
     assert_eq!(part.stable_bounds(), (0, 6, 7));
     let aborted: Vec<_> =
         part.aborted(0, 7).iter().map(|t| (t.first_offset, t.last_offset)).collect();

@@ -111,15 +111,21 @@ fn mistakes_are_named_with_their_place() {
         "insecure = true\n",
         "insecure = true\nwal = 1\n",
         "n.toml:5: unknown key \"wal\"; known are cluster, node_id, data_dir, insecure, \
-         listen.kafka, listen.webhdfs, listen.datanode_http, listen.elastic, listen.console, \
-         listen.raft, listen.bulk, advertise.kafka, advertise.webhdfs, advertise.datanode_http, \
-         advertise.elastic, advertise.console, wal.sync, wal.sync_interval_ms, \
-         log.auto_create_topics, log.default_partitions, groups.min_session_timeout_ms, \
-         groups.max_session_timeout_ms, groups.initial_rebalance_delay_ms, groups.max_size, \
-         log.retention_check_ms, log.compaction_check_ms, log.compaction_bytes_per_second, \
+         listen.kafka, listen.kafka_tls, listen.webhdfs, listen.datanode_http, listen.elastic, \
+         listen.console, listen.raft, listen.bulk, advertise.kafka, advertise.kafka_tls, \
+         advertise.webhdfs, advertise.datanode_http, advertise.elastic, advertise.console, \
+         wal.sync, wal.sync_interval_ms, log.auto_create_topics, log.default_partitions, \
+         groups.min_session_timeout_ms, groups.max_session_timeout_ms, \
+         groups.initial_rebalance_delay_ms, groups.max_size, log.retention_check_ms, \
+         log.compaction_check_ms, log.compaction_bytes_per_second, \
          log.offsets_retention_minutes, log.offsets_check_ms, disk.reserve_bytes, \
          raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, raft.election_max_ms, \
-         limits.connections, limits.request_bytes, limits.inflight_bytes, peers",
+         limits.connections, limits.request_bytes, limits.inflight_bytes, \
+         kafka.security_protocol, kafka.tls_listener, kafka.client_auth, kafka.sasl_mechanisms, \
+         kafka.max_reauth_ms, kafka.failed_authentication_delay_ms, kafka.authorizer, \
+         kafka.super_users, kafka.allow_everyone_if_no_acl_found, tls.certificate_file, \
+         tls.key_file, tls.client_ca_file, security.admin_user, security.admin_password_file, \
+         security.admin_password, peers",
     );
     check(
         "host = \"10.0.0.2\"",
