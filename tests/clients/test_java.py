@@ -279,7 +279,7 @@ def test_client_compatibility(tools, name):
         TOOLS + "ClientCompatibilityTest", "--bootstrap-server", tools.servers, "--topic", name,
         "--num-cluster-nodes", 3, "--offsets-for-times-supported", "true",
         "--cluster-id-supported", "true", "--expect-record-too-large-exception", "false",
-        "--create-topics-supported", "true", "--describe-acls-supported", "false",
+        "--create-topics-supported", "true", "--describe-acls-supported", "true",
         "--describe-configs-supported", "true", "--idempotent-producer-supported", "true")
 
 

@@ -26,7 +26,12 @@ def refusal(client):
     admin = AdminClient({**client, "error_cb": lambda error: said.append(str(error))})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=5)
-    return " ".join(wait_until(lambda: admin.poll(0.1) or said, DEADLINE, "a reason"))
+
+    def heard():
+        admin.poll(0.1)
+        return said
+
+    return " ".join(wait_until(heard, DEADLINE, "a reason"))
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -81,10 +86,15 @@ def test_kafka_python(secured, name, venv, version, mechanism):
     assert done.stdout.startswith(version)
 
 
-def test_kcat_over_sasl_ssl(secured, name):
-    words = ["kcat", "-b", secured.servers]
-    for key, value in secured.client(*ADMIN, mechanism="SCRAM-SHA-512").items():
-        words += [] if key == "bootstrap.servers" else ["-X", f"{key}={value}"]
+def test_kcat_over_sasl_ssl(secured, name, tmp_path):
+    # A user without a comma in its password, which kcat takes for the next setting.
+    settings = secured.user(f"kcat-{name}") | {"sasl.mechanism": "SCRAM-SHA-512"}
+    rights = [(right, "TOPIC", name) for right in ("CREATE", "WRITE", "READ")]
+    secured.allow(f"User:kcat-{name}", *rights)
+    wait_until(lambda: AdminClient(settings).list_topics(timeout=5), DEADLINE, "the user")
+    file = tmp_path / "kcat.conf"
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    words = ["kcat", "-F", str(file)]
     subprocess.run([*words, "-P", "-t", name], input=b"a\nb\n", check=True, timeout=60)
     read = subprocess.run([*words, "-C", "-t", name, "-e", "-q"], check=True, timeout=60,
                           stdout=subprocess.PIPE)

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import trustme
+import kafka.admin
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import (
     AclBinding, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType,
@@ -141,3 +142,23 @@ def consume(client, topic, group, count=1):
         return wait_until(got, 2 * DEADLINE, "records or an error", pause=0)
     finally:
         consumer.close()
+
+
+def every_entry(client):
+    """All access control entries, as kafka-python asks for them: it raises what the broker says,
+    where confluent-kafka returns nothing."""
+    options = {"bootstrap_servers": client["bootstrap.servers"].split(",")}
+    if "sasl.username" in client:
+        options.update(
+            security_protocol=client["security.protocol"], ssl_cafile=client["ssl.ca.location"],
+            sasl_mechanism=client["sasl.mechanism"], sasl_plain_username=client["sasl.username"],
+            sasl_plain_password=client["sasl.password"])
+    admin = kafka.admin.KafkaAdminClient(**options)
+    try:
+        return admin.describe_acls(kafka.admin.ACLFilter(
+            principal=None, host=None, operation=kafka.admin.ACLOperation.ANY,
+            permission_type=kafka.admin.ACLPermissionType.ANY,
+            resource_pattern=kafka.admin.ResourcePatternFilter(
+                kafka.admin.ResourceType.ANY, None, kafka.admin.ACLResourcePatternType.ANY)))
+    finally:
+        admin.close()

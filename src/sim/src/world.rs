@@ -128,7 +128,8 @@ impl World {
             let ended = ended.map_err(|_| format!("{name} waits for an answer for ever"))?;
             ended.map_err(|_| format!("{name} panicked"))?;
         }
-        txn::settle(&self.lives.lock().values().cloned().collect::<Vec<_>>()).await?;
+        let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+        txn::settle(&lives).await?;
         let equal = self.equal_digests().await;
         self.check_replicas().await?;
         equal?;
