@@ -12,7 +12,7 @@ from support.cluster import Cluster, is_alive
 from support.paths import TRINE
 from support.wait import wait_until
 
-GATEWAYS = ["kafka", "webhdfs", "datanode_http", "elastic", "console", "raft", "bulk"]
+GATEWAYS = ["kafka", "kafka_tls", "webhdfs", "datanode_http", "elastic", "console", "raft", "bulk"]
 
 
 def test_addresses_and_readiness(cluster):

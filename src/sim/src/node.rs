@@ -157,7 +157,6 @@ impl Hardware {
 }
 
 /// Cuts files short, overwrites their beginnings and removes some, as chance has it.
-#[expect(clippy::disallowed_methods, reason = "sled writes to the real disk, past the simulated")]
 fn damage(dir: &Path, random: &SeededRandom) -> std::io::Result<()> {
     if !dir.exists() {
         return Ok(());

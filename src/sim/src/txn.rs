@@ -103,8 +103,8 @@ enum Step {
 /// Runs transactions until the world asks for quiet.
 pub async fn run_client(world: Arc<World>, client: u64) {
     let random = SeededRandom::new(world.seed ^ (client << 32));
-    let version = if client % 2 == 0 { TxnVersion::V1 } else { TxnVersion::V2 };
-    let timeout_ms = if client % 3 == 0 { 2_000 } else { 8_000 };
+    let version = if client.is_multiple_of(2) { TxnVersion::V1 } else { TxnVersion::V2 };
+    let timeout_ms = if client.is_multiple_of(3) { 2_000 } else { 8_000 };
     let (id, me) = (format!("client-{client}"), ProducerEpoch { producer_id: -1, epoch: -1 });
     let sequences = vec![0; 2];
     let mut client = Client { world, random, id, version, timeout_ms, me, sequences, patience: 0 };

@@ -16,9 +16,19 @@ impl LogService {
     /// Record batches from an offset on. Only on the leader; does not wait for data.
     pub async fn fetch(&self, spec: &FetchSpec<'_>) -> Result<Fetched, LogError> {
         let topic = self.resolve(spec.topic)?;
-        let (_, part, leadership) = self.led(&topic, spec.partition)?;
+        let (group, part, leadership) = self.led(&topic, spec.partition)?;
         let current = epoch_of(leadership.term);
         check_epoch(spec.current_leader_epoch, current)?;
+        if spec.offset > part.bounds().1 {
+            // A leader that was deposed and cut off does not know of the newest records, and a
+            // consumer told that its offset is out of range begins anew. Only one that leads for
+            // certain may say so.
+            let deposed = |_| LogError::NotLeader { leader: None };
+            group.read_barrier().await.map_err(deposed)?;
+            if self.led(&topic, spec.partition)?.2.term != leadership.term {
+                return Err(LogError::NotLeader { leader: None });
+            }
+        }
         if spec.last_fetched_epoch >= 0 {
             let state = part.state.lock();
             let (log_start, end) = (state.log_start, state.end);
