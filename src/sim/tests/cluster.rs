@@ -29,7 +29,7 @@ fn check(seeds: impl Iterator<Item = u64>) {
     }
     let (records, offsets) =
         compacted.iter().fold((0, 0), |(r, o), (records, offsets)| (r + records, o + offsets));
-    let most = usize::try_from(offsets).unwrap() / 2;
+    let most = usize::try_from(offsets).expect("a sum of offsets fits") / 2;
     assert!(compacted.len() < 3 || records < most, "{records} of {offsets} records are left");
 }
 
