@@ -3,6 +3,7 @@
 //! What is said here: records with keys, headers and time stamps through every compression,
 //! idempotence while a leader dies, consumer groups, offsets and administration.
 
+#![allow(clippy::disallowed_methods, reason = "a client on real time, outside every node")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};

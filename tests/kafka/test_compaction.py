@@ -51,7 +51,9 @@ def make(cluster, topic, partitions=1, **configs):
 
 def producer(cluster, **more):
     return confluent.Producer({
-        "bootstrap.servers": servers(cluster), "enable.idempotence": True, "linger.ms": 1, **more})
+        "bootstrap.servers": servers(cluster), "enable.idempotence": True, "linger.ms": 1,
+        # Batches are small against a segment: the newest one is never compacted.
+        "batch.num.messages": 50, **more})
 
 
 def put(client, topic, pairs, partition=0):

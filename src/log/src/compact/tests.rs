@@ -101,14 +101,10 @@ fn compacted(log: &[Batch], spec: &PlanSpec) -> Vec<Batch> {
         // A marker is done with when its transaction has no batch between it and the one before.
         let is_done = marker && !b.rows.is_empty() && {
             let mine = |o: &&Batch| o.producer == b.producer && o.base < b.base;
-            let last = log
-                .iter()
-                .filter(mine)
-                .filter(|o| {
-                    o.kind == Kind::InTransaction
-                        || matches!(o.kind, Kind::Commit | Kind::Abort) && !o.rows.is_empty()
-                })
-                .next_back();
+            let last = log.iter().filter(mine).rfind(|o| {
+                o.kind == Kind::InTransaction
+                    || matches!(o.kind, Kind::Commit | Kind::Abort) && !o.rows.is_empty()
+            });
             last.is_none_or(|o| o.kind != Kind::InTransaction)
         };
         let passed = b.horizon.is_some_and(|at| at <= spec.now_ms);
