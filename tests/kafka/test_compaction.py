@@ -186,40 +186,6 @@ def test_kafka_python_reads_a_compacted_topic(quick, name):
     consumer.close()
 
 
-def test_nodes_are_killed_while_they_compact(own_cluster, name):
-    # So slow that a plan is never done when the node dies.
-    cluster = own_cluster(sets=[*SETS, "log.compaction_bytes_per_second=400000"])
-    make(cluster, name, partitions=3, cleanup_policy="compact", segment_bytes="65536",
-         min_cleanable_dirty_ratio="0.01", delete_retention_ms="1000")
-    expected = [{}, {}, {}]
-    stop = threading.Event()
-
-    def write():
-        client, i = producer(cluster), 0
-        while not stop.is_set():
-            partition = i % 3
-            pairs = [(b"k%d" % (n % 60), b"%d-%d " % (i, n) * 30) for n in range(120)]
-            put(client, name, pairs, partition)
-            expected[partition].update(pairs)
-            i += 1
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    for number in (1, 2, 3, 1):
-        node = cluster.node(number)
-        time.sleep(2)  # Load, not waiting for anything: plans begin meanwhile.
-        node.kill()
-        node.start()
-        cluster.wait_ready()
-    stop.set()
-    writer.join()
-    for partition in range(3):
-        assert last_values(read(cluster, name, partition)) == expected[partition]
-    cluster.wait_equal_digests(120)
-    for partition in range(3):
-        assert last_values(read(cluster, name, partition)) == expected[partition]
-
-
 def test_retention_while_reading(quick, name):
     make(quick, name, retention_bytes="60000", segment_bytes="16384")
     client = producer(quick)
