@@ -17,7 +17,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -141,7 +141,7 @@ async fn read<T>(
 
 /// Low and high watermark of partition 0. librdkafka leaves it to its caller to ask again when the
 /// leader moved between the metadata that it has and the request.
-async fn watermarks(consumer: &StreamConsumer, topic: &str) -> (i64, i64) {
+async fn watermarks<C: ConsumerContext>(consumer: &impl Consumer<C>, topic: &str) -> (i64, i64) {
     let end = Instant::now() + DEADLINE;
     loop {
         match consumer.fetch_watermarks(topic, 0, DEADLINE) {

@@ -186,6 +186,40 @@ def test_kafka_python_reads_a_compacted_topic(quick, name):
     consumer.close()
 
 
+def test_nodes_are_killed_while_they_compact(own_cluster, name):
+    # So slow that a plan is never done when the node dies.
+    cluster = own_cluster(sets=[*SETS, "log.compaction_bytes_per_second=400000"])
+    make(cluster, name, partitions=3, cleanup_policy="compact", segment_bytes="65536",
+         min_cleanable_dirty_ratio="0.01", delete_retention_ms="1000")
+    expected = [{}, {}, {}]
+    stop = threading.Event()
+
+    def write():
+        client, i = producer(cluster), 0
+        while not stop.is_set():
+            partition = i % 3
+            pairs = [(b"k%d" % (n % 60), b"%d-%d " % (i, n) * 30) for n in range(120)]
+            put(client, name, pairs, partition)
+            expected[partition].update(pairs)
+            i += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for number in (1, 2, 3, 1):
+        node = cluster.node(number)
+        time.sleep(2)  # Load, not waiting for anything: plans begin meanwhile.
+        node.kill()
+        node.start()
+        cluster.wait_ready()
+    stop.set()
+    writer.join()
+    for partition in range(3):
+        assert last_values(read(cluster, name, partition)) == expected[partition]
+    cluster.wait_equal_digests(120)
+    for partition in range(3):
+        assert last_values(read(cluster, name, partition)) == expected[partition]
+
+
 def test_retention_while_reading(quick, name):
     make(quick, name, retention_bytes="60000", segment_bytes="16384")
     client = producer(quick)
@@ -229,11 +263,26 @@ def test_settings_are_described_and_altered(quick, name):
         [ConfigResource("topic", name, incremental_configs=back)]))
     assert described(topic)["delete.retention.ms"].is_default
     broker = described(ConfigResource("broker", "1"))
-    assert len(broker) > 180 and broker["num.io.threads"].is_read_only
-    fixed = [ConfigEntry("num.io.threads", "4", incremental_operation=AlterConfigOpType.SET)]
-    with pytest.raises(Exception, match="Cannot update these configs dynamically"):
+    assert len(broker) > 180 and broker["log.dirs"].is_read_only
+    assert broker["advertised.listeners"].value == f"PLAINTEXT://{quick.node(1).ports['kafka']}"
+
+    def alter(kind, of, key, value):
+        operation = AlterConfigOpType.SET if value else AlterConfigOpType.DELETE
+        entry = ConfigEntry(key, value, incremental_operation=operation)
         only(client.incremental_alter_configs(
-            [ConfigResource("broker", "1", incremental_configs=fixed)]))
+            [ConfigResource(kind, of, incremental_configs=[entry])]))
+        return described(ConfigResource(kind, of))[key].value
+
+    with pytest.raises(Exception, match="Cannot update these configs dynamically"):
+        alter("broker", "1", "log.dirs", "/elsewhere")
+    with pytest.raises(Exception, match="for a single broker, use the cluster default"):
+        alter("broker", "1", "log.retention.ms", "5")
+    assert alter("broker", "2", "num.io.threads", "4") == "4"
+    assert described(ConfigResource("broker", "1"))["num.io.threads"].value == "8"
+    assert alter("broker", "2", "num.io.threads", None) == "8"
+    timeout = "consumer.session.timeout.ms"
+    assert alter("group", name, timeout, "50000") == "50000"
+    assert alter("group", name, timeout, None) == "45000"
 
 
 @pytest.mark.parametrize("codec", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])

@@ -86,6 +86,24 @@ def test_kafka_python(secured, name, venv, version, mechanism):
     assert done.stdout.startswith(version)
 
 
+def test_kcat_over_sasl_ssl(secured, name, tmp_path):
+    # A user without a comma in its password, which kcat takes for the next setting.
+    settings = secured.user(f"kcat-{name}") | {"sasl.mechanism": "SCRAM-SHA-512"}
+    rights = [(right, "TOPIC", name) for right in ("CREATE", "WRITE", "READ")]
+    secured.allow(f"User:kcat-{name}", *rights)
+    wait_until(lambda: AdminClient(settings).list_topics(timeout=5), DEADLINE, "the user")
+    file = tmp_path / "kcat.conf"
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    words = ["kcat", "-F", str(file)]
+    subprocess.run([*words, "-P", "-t", name], input=b"a\nb\n", check=True, timeout=60)
+    read = subprocess.run([*words, "-C", "-t", name, "-e", "-q"], check=True, timeout=60,
+                          stdout=subprocess.PIPE)
+    assert sorted(read.stdout.split()) == [b"a", b"b"]
+    told = subprocess.run([*words, "-L", "-J"], check=True, timeout=60, stdout=subprocess.PIPE)
+    brokers = {b["name"] for b in json.loads(told.stdout)["brokers"]}
+    assert brokers == set(secured.cluster.kafka), "each listener tells its own addresses"
+
+
 def test_a_certificate_is_a_principal(secured, name):
     tls = {"bootstrap.servers": secured.tls_servers, "security.protocol": "SSL",
            "ssl.ca.location": secured.certificates.path("ca.pem")}

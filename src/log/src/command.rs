@@ -23,7 +23,7 @@ use crate::compact::PlanSpec;
 use crate::configs::ReplicaSettings;
 use crate::groups::GroupCommand;
 use crate::transactions::{Claim, TxnCommand};
-use crate::types::PartKey;
+use crate::types::{PartKey, SettingsOf};
 
 pub(crate) const KIND_PRODUCE: u8 = 1;
 pub(crate) const KIND_ONCE: u8 = 2;
@@ -300,7 +300,9 @@ pub(crate) enum MetaCommand {
         first: u32,
         replicas: Vec<Vec<NodeId>>,
     },
-    AlterDefaults {
+    /// Settings that are no topic's own.
+    AlterSettings {
+        of: SettingsOf,
         set: Vec<(String, String)>,
         remove: Vec<String>,
     },

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Compression;
 use crate::error::LogError;
-use crate::limits::MAX_BATCH_BYTES;
+use crate::limits::{MAX_BATCH_BYTES, MAX_GROUP_NAME};
+use crate::types::SettingsOf;
 
 /// Type of a setting, as DescribeConfigs names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,13 +316,58 @@ pub fn is_cluster_default(name: &str) -> bool {
     by_broker_name(name).is_some() || COARSE.iter().any(|(_, coarse, _)| *coarse == name)
 }
 
-/// Checks a default of topics that is set for the whole cluster.
-pub fn check_default(name: &str, value: &str) -> Result<(), LogError> {
+/// Broker settings that Kafka lets change while it runs and that steer what trine has not: such
+/// threads, such buffers, Kerberos. They can be set, are reported, and change nothing.
+const WITHOUT_USE: [(&str, ConfigKind); 13] = [
+    ("background.threads", ConfigKind::Int(1, i32::MAX as i64)),
+    ("log.cleaner.backoff.ms", ConfigKind::Long(0)),
+    ("log.cleaner.dedupe.buffer.size", ConfigKind::Long(1)),
+    ("log.cleaner.io.buffer.load.factor", ConfigKind::Ratio),
+    ("log.cleaner.io.buffer.size", ConfigKind::Int(0, i32::MAX as i64)),
+    ("log.cleaner.threads", ConfigKind::Int(0, i32::MAX as i64)),
+    ("num.io.threads", ConfigKind::Int(1, i32::MAX as i64)),
+    ("num.network.threads", ConfigKind::Int(1, i32::MAX as i64)),
+    ("num.recovery.threads.per.data.dir", ConfigKind::Int(1, i32::MAX as i64)),
+    ("num.replica.fetchers", ConfigKind::Int(1, i32::MAX as i64)),
+    ("sasl.kerberos.min.time.before.relogin", ConfigKind::Long(0)),
+    ("sasl.kerberos.ticket.renew.jitter", ConfigKind::Ratio),
+    ("sasl.kerberos.ticket.renew.window.factor", ConfigKind::Ratio),
+];
+
+/// Settings of a group, with their defaults. They belong to the protocol of KIP-848, which is not
+/// served: they can be set and are reported.
+pub const GROUP_CONFIGS: [(&str, ConfigKind, &str); 2] = [
+    ("consumer.heartbeat.interval.ms", ConfigKind::Int(5000, 15_000), "5000"),
+    ("consumer.session.timeout.ms", ConfigKind::Int(45_000, 60_000), "45000"),
+];
+
+/// Broker settings that can be changed for a single broker, too.
+pub fn is_of_one_broker(name: &str) -> bool {
+    WITHOUT_USE.iter().any(|(known, _)| *known == name)
+}
+
+/// Checks a setting that is no topic's own.
+pub fn check_setting(of: &SettingsOf, name: &str, value: &str) -> Result<(), LogError> {
+    if let SettingsOf::Group(group) = of {
+        if group.len() > MAX_GROUP_NAME {
+            return Err(LogError::InvalidRequest("the group's name is too long".to_owned()));
+        }
+        let known = GROUP_CONFIGS.iter().find(|(known, ..)| *known == name);
+        let Some((_, kind, _)) = known else {
+            return Err(LogError::InvalidConfig(format!("Unknown group config name: {name}")));
+        };
+        return check_value(*kind, name, value);
+    }
+    if let Some((_, kind)) = WITHOUT_USE.iter().find(|(known, _)| *known == name) {
+        return check_value(*kind, name, value);
+    }
     let coarse = COARSE.iter().any(|(_, coarse, _)| *coarse == name);
     match by_broker_name(name) {
-        Some(def) => check_value(def, name, value),
-        None if coarse && value.trim().parse::<i32>().is_ok() => Ok(()),
-        None => Err(invalid(name, value)),
+        Some(def) if *of == SettingsOf::Cluster => check_value(def.kind, name, value),
+        None if coarse && *of == SettingsOf::Cluster && value.trim().parse::<i32>().is_ok() => {
+            Ok(())
+        }
+        _ => Err(invalid(name, value)),
     }
 }
 
@@ -346,11 +392,11 @@ pub fn check(name: &str, value: &str) -> Result<(), LogError> {
     let Some(def) = definition(name) else {
         return Err(LogError::InvalidConfig(format!("Unknown topic config name: {name}")));
     };
-    check_value(def, name, value)
+    check_value(def.kind, name, value)
 }
 
-fn check_value(def: &ConfigDef, name: &str, value: &str) -> Result<(), LogError> {
-    let good = match def.kind {
+fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError> {
+    let good = match kind {
         ConfigKind::Boolean => value == "true" || value == "false",
         ConfigKind::Choice(words) => words.contains(&value),
         ConfigKind::Words(words) => value.split(',').all(|w| words.contains(&w.trim())),

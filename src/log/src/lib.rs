@@ -50,8 +50,8 @@ pub use service::{Acks, ConfigChange, LogOptions, LogService, TxnDescription, ch
 pub use shared::LogShared;
 pub use types::{
     CommittedOffset, FetchSpec, Fetched, Isolation, LedgerRow, ListedOffset, Mode, OffsetQuery,
-    OffsetToCommit, OnceFile, OnceOutcome, PartKey, PartitionStatus, Produced, Topic, TopicRef,
-    TopicSpec,
+    OffsetToCommit, OnceFile, OnceOutcome, PartKey, PartitionStatus, Produced, SettingsOf, Topic,
+    TopicRef, TopicSpec,
 };
 pub use waiters::{Bell, Watch};
 

@@ -37,6 +37,9 @@ pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
 /// Producer ids that a node takes from `m0` at once.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;
 
+/// Groups that have settings of their own.
+pub const MAX_GROUPS_WITH_SETTINGS: usize = 10_000;
+
 /// Partitions of one topic.
 pub const MAX_PARTITIONS: u32 = 1000;
 

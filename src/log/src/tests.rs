@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::sim_disk::SimDisk;
-use base::{Env, GroupId, TaskGroup};
+use base::{Env, GroupId, NodeId, TaskGroup};
 use bytes::Bytes;
 use consensus::solo::{SoloGroup, SoloPeers};
 use consensus::{Groups, Rows, StateMachine, TableStore, tags};
@@ -430,8 +430,9 @@ async fn defaults_of_the_cluster_reach_topics_and_partitions() {
     c.topic(&[("retention.ms", "5")]).await;
     let set = |name: &str, value: &str| ConfigChange::Set(name.to_owned(), value.to_owned());
     let changes = [set("log.retention.ms", "77"), set("log.segment.bytes", "4321")];
-    c.service.alter_topic_defaults(&changes, Mode::Apply).await.unwrap();
-    let wrong = c.service.alter_topic_defaults(&[set("log.dirs", "/x")], Mode::Apply).await;
+    c.service.alter_settings(SettingsOf::Cluster, &changes, Mode::Apply).await.unwrap();
+    let wrong = [set("log.dirs", "/x")];
+    let wrong = c.service.alter_settings(SettingsOf::Cluster, &wrong, Mode::Apply).await;
     assert_eq!(wrong.unwrap_err().code(), 40);
     let topic = c.service.topic("t").unwrap();
     assert_eq!((topic.settings.retention_ms, topic.settings.replica.segment_bytes), (5, 4321));
@@ -443,9 +444,23 @@ async fn defaults_of_the_cluster_reach_topics_and_partitions() {
     };
     tokio::time::timeout(Duration::from_secs(10), reached).await.expect("partitions follow");
     let back = [ConfigChange::Remove("log.segment.bytes".to_owned())];
-    c.service.alter_topic_defaults(&back, Mode::Apply).await.unwrap();
+    c.service.alter_settings(SettingsOf::Cluster, &back, Mode::Apply).await.unwrap();
     assert_eq!(c.service.topic("t").unwrap().settings.replica.segment_bytes, 1 << 30);
     assert_eq!(c.service.topic_defaults().len(), 1);
+    for of in [SettingsOf::Broker(NodeId(2)), SettingsOf::Group("g".to_owned())] {
+        let (name, value) = match of {
+            SettingsOf::Group(_) => ("consumer.session.timeout.ms", "50000"),
+            _ => ("background.threads", "9"),
+        };
+        let wrong = [set(name, "0")];
+        assert!(c.service.alter_settings(of.clone(), &wrong, Mode::Apply).await.is_err());
+        let right = [set(name, value)];
+        c.service.alter_settings(of.clone(), &right, Mode::Apply).await.unwrap();
+        assert_eq!(c.service.settings(&of)[name], value);
+        let back = [ConfigChange::Remove(name.to_owned())];
+        c.service.alter_settings(of.clone(), &back, Mode::Apply).await.unwrap();
+        assert!(c.service.settings(&of).is_empty());
+    }
     c.tasks.shutdown(Duration::from_secs(1)).await;
 }
 

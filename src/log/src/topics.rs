@@ -1,7 +1,8 @@
 //! Topics: the desired state, in `m0`.
 //!
 //! Rows: `T` + topic id: the topic; `A` + topic id: replicas that were asked for by name, where
-//! there are any; `I`: next producer id; `D`: defaults of topic settings.
+//! there are any; `I`: next producer id; `D`, `DB` + broker and `DG` + group: settings that are no
+//! topic's own, defaults of topics among them.
 //! All of it is also in memory, for readers of this node.
 
 use std::collections::BTreeMap;
@@ -17,8 +18,8 @@ use uuid::Uuid;
 
 use crate::command::{MetaCommand, MetaReply};
 use crate::configs::TopicSettings;
-use crate::limits::{MAX_ALL_PARTITIONS, MAX_PARTITIONS};
-use crate::types::Topic;
+use crate::limits::{MAX_ALL_PARTITIONS, MAX_GROUPS_WITH_SETTINGS, MAX_PARTITIONS};
+use crate::types::{SettingsOf, Topic};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct TopicRow {
@@ -54,12 +55,14 @@ impl TopicRow {
     }
 }
 
+type Settings = BTreeMap<String, String>;
+
 #[derive(Default)]
 struct Maps {
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: BTreeMap<Uuid, Arc<Topic>>,
-    /// Defaults of topic settings for the whole cluster, by their broker names.
-    defaults: BTreeMap<String, String>,
+    /// What is set and no topic's own. Of the cluster: defaults of topics, by their broker names.
+    settings: BTreeMap<SettingsOf, Settings>,
 }
 
 /// The topics that this node has applied. Cloning shares them.
@@ -89,19 +92,40 @@ impl Topics {
     }
 
     /// Defaults of topic settings for the whole cluster, by their broker names.
-    pub(crate) fn defaults(&self) -> BTreeMap<String, String> {
-        self.maps.read().defaults.clone()
+    pub(crate) fn defaults(&self) -> Settings {
+        self.settings(&SettingsOf::Cluster)
     }
 
-    fn set_defaults(&self, defaults: BTreeMap<String, String>) {
+    /// What is set explicitly and no topic's own.
+    pub(crate) fn settings(&self, of: &SettingsOf) -> Settings {
+        self.maps.read().settings.get(of).cloned().unwrap_or_default()
+    }
+
+    fn groups_with_settings(&self) -> usize {
+        let maps = self.maps.read();
+        maps.settings.keys().filter(|of| matches!(of, SettingsOf::Group(_))).count()
+    }
+
+    fn set_settings(&self, of: SettingsOf, settings: Settings) {
+        if of == SettingsOf::Cluster {
+            self.set_defaults(&settings);
+        }
+        let mut maps = self.maps.write();
+        if settings.is_empty() {
+            maps.settings.remove(&of);
+        } else {
+            maps.settings.insert(of, settings);
+        }
+    }
+
+    fn set_defaults(&self, defaults: &Settings) {
         let mut maps = self.maps.write();
         let topics: Vec<_> = maps.by_id.values().map(|t| TopicRow::of(t)).collect();
         for row in topics {
-            let topic = Arc::new(row.topic(&defaults));
+            let topic = Arc::new(row.topic(defaults));
             maps.by_name.insert(topic.name.clone(), topic.clone());
             maps.by_id.insert(topic.id, topic);
         }
-        maps.defaults = defaults;
         drop(maps);
         self.changes.send_modify(|n| *n += 1);
     }
@@ -233,13 +257,8 @@ impl MetaMachine {
                 self.save(row, rows);
                 MetaReply::Done
             }
-            MetaCommand::AlterDefaults { set, remove } => {
-                let mut defaults = self.topics.defaults();
-                defaults.retain(|name, _| !remove.contains(name));
-                defaults.extend(set);
-                rows.put(b"D", codec::encode(&defaults));
-                self.topics.set_defaults(defaults);
-                MetaReply::Done
+            MetaCommand::AlterSettings { of, set, remove } => {
+                self.alter_settings(of, set, &remove, rows)
             }
             MetaCommand::AllocateProducerIds { count } => {
                 let first = self.next_producer_id;
@@ -251,6 +270,29 @@ impl MetaMachine {
                 self.assign_replicas(id, first, replicas, rows)
             }
         }
+    }
+
+    fn alter_settings(
+        &self,
+        of: SettingsOf,
+        set: Vec<(String, String)>,
+        remove: &[String],
+        rows: &mut Rows<'_>,
+    ) -> MetaReply {
+        let mut settings = self.topics.settings(&of);
+        let new = settings.is_empty() && matches!(of, SettingsOf::Group(_));
+        if new && self.topics.groups_with_settings() >= MAX_GROUPS_WITH_SETTINGS {
+            return MetaReply::TooMany;
+        }
+        settings.retain(|name, _| !remove.contains(name));
+        settings.extend(set);
+        if settings.is_empty() {
+            rows.delete(&settings_key(&of));
+        } else {
+            rows.put(&settings_key(&of), codec::encode(&(&of, &settings)));
+        }
+        self.topics.set_settings(of, settings);
+        MetaReply::Done
     }
 
     fn has_room(&self, held: usize, wanted: u32) -> bool {
@@ -289,6 +331,14 @@ fn replicas_key(id: Uuid) -> Vec<u8> {
     [b"A", &id.as_bytes()[..]].concat()
 }
 
+fn settings_key(of: &SettingsOf) -> Vec<u8> {
+    match of {
+        SettingsOf::Cluster => b"D".to_vec(),
+        SettingsOf::Broker(node) => [b"DB", &node.0.to_be_bytes()[..]].concat(),
+        SettingsOf::Group(name) => [b"DG", name.as_bytes()].concat(),
+    }
+}
+
 impl StateMachine for MetaMachine {
     fn apply(&mut self, _: &ApplyAt, command: Bytes, rows: &mut Rows<'_>) -> Result<Bytes, Fatal> {
         // What does not decode was proposed by a newer version or is damaged: no reply decodes
@@ -299,8 +349,11 @@ impl StateMachine for MetaMachine {
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
         self.topics.clear();
-        let defaults = rows.get(b"D")?.map(|value| codec::decode(&value)).transpose()?;
-        let defaults = defaults.unwrap_or_default();
+        for (_, value) in rows.scan(b"D")? {
+            let (of, settings) = codec::decode(&value)?;
+            self.topics.set_settings(of, settings);
+        }
+        let defaults = self.topics.defaults();
         for (_, value) in rows.scan(b"T")? {
             let mut topic = codec::decode::<TopicRow>(&value)?.topic(&defaults);
             if let Some(replicas) = rows.get(&replicas_key(topic.id))? {
@@ -308,7 +361,6 @@ impl StateMachine for MetaMachine {
             }
             self.topics.put(topic);
         }
-        self.topics.set_defaults(defaults);
         let id = rows.get(b"I")?.map(|value| codec::decode(&value)).transpose()?;
         self.next_producer_id = id.unwrap_or(0);
         Ok(())

@@ -29,6 +29,17 @@ pub enum TopicRef<'a> {
     Id(Uuid),
 }
 
+/// Whose settings, other than a topic's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SettingsOf {
+    /// All brokers together.
+    Cluster,
+    /// One broker.
+    Broker(NodeId),
+    /// A group, by its name.
+    Group(String),
+}
+
 /// A topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topic {

@@ -255,6 +255,8 @@ pub(crate) struct Exchange {
     hash: Hash,
     verifier: Verifier,
     gs2: String,
+    client_nonce: String,
+    /// The client's nonce and then the server's.
     nonce: String,
     /// The messages so far, as the proof covers them.
     transcript: String,
@@ -273,7 +275,8 @@ impl Exchange {
         let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
         let transcript = format!("{},{server_first}", first.bare);
         let gs2 = first.gs2.to_owned();
-        (server_first.into_bytes(), Self { hash, verifier, gs2, nonce, transcript })
+        let client_nonce = first.nonce.to_owned();
+        (server_first.into_bytes(), Self { hash, verifier, gs2, client_nonce, nonce, transcript })
     }
 
     /// Checks the client's final message; returns the server's.
@@ -288,7 +291,11 @@ impl Exchange {
         if BASE64.decode(binding).map_err(|_| BAD)? != self.gs2.as_bytes() {
             return Err(BAD);
         }
-        if nonce != self.nonce {
+        // librdkafka before 2.6.1, and so kcat of Debian 12, puts its own nonce in front once more.
+        // Kafka 3.8.1 lets it, Kafka 4.0 does not. The server's nonce is there and signed, which
+        // is all that keeps an old exchange from being played again.
+        let head = nonce.strip_suffix(self.nonce.as_str());
+        if !head.is_some_and(|head| head.is_empty() || head == self.client_nonce) {
             return Err(Refused("invalid client nonce in the final client message"));
         }
         let signed = format!("{},{unproven}", self.transcript);
@@ -352,6 +359,28 @@ mod tests {
             let first = ClientFirst::parse(first).unwrap();
             let (_, exchange) = Exchange::begin(Hash::Sha256, &first, verifier, nonce);
             assert!(exchange.finish(last.as_bytes()).is_err(), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_client_may_repeat_its_own_nonce_and_nothing_else() {
+        for (head, allowed) in [("", true), ("rOprNGfwEbeRWgbNEkqO", true), ("x", false)] {
+            let (verifier, first, nonce) = rfc();
+            let first = ClientFirst::parse(first).unwrap();
+            let (told, exchange) = Exchange::begin(Hash::Sha256, &first, verifier, nonce);
+            let unproven = format!("c=biws,r={head}rOprNGfwEbeRWgbNEkqO{nonce}");
+            let told = String::from_utf8(told).unwrap();
+            let signed = format!("n=user,r=rOprNGfwEbeRWgbNEkqO,{told},{unproven}");
+            let salted = Hash::Sha256.salted(
+                b"pencil",
+                &exchange.verifier.salt,
+                NonZeroU32::new(4096).unwrap(),
+            );
+            let key = Hash::Sha256.hmac(&salted, b"Client Key");
+            let signature = Hash::Sha256.hmac(&exchange.verifier.stored_key, signed.as_bytes());
+            let proof: Vec<u8> = key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+            let last = format!("{unproven},p={}", BASE64.encode(proof));
+            assert_eq!(exchange.finish(last.as_bytes()).is_ok(), allowed, "{head}");
         }
     }
 

@@ -31,7 +31,6 @@ const fn unset(name: &'static str, kind: Kind) -> Row {
 /// Settings with Kafka's defaults, by name. Those that give topic settings their default, and
 /// those that this node has a value of its own for, are not among them.
 pub(crate) const BROKER_SETTINGS: &[Row] = &[
-    unset("advertised.listeners", List),
     unset("alter.config.policy.class.name", Class),
     row("alter.log.dirs.replication.quota.window.num", Int, "11"),
     row("alter.log.dirs.replication.quota.window.size.seconds", Int, "1"),
@@ -165,6 +164,9 @@ pub(crate) const BROKER_SETTINGS: &[Row] = &[
     row("replication.quota.window.size.seconds", Int, "1"),
     row("request.timeout.ms", Int, "30000"),
     row("sasl.enabled.mechanisms", List, "GSSAPI"),
+    row("sasl.kerberos.min.time.before.relogin", Long, "60000"),
+    row("sasl.kerberos.ticket.renew.jitter", Double, "0.05"),
+    row("sasl.kerberos.ticket.renew.window.factor", Double, "0.8"),
     row("sasl.mechanism.controller.protocol", Str, "GSSAPI"),
     row("sasl.mechanism.inter.broker.protocol", Str, "GSSAPI"),
     row("sasl.server.max.receive.size", Int, "524288"),

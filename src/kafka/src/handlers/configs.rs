@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::NodeId;
 use log::configs::{
-    ConfigDef, ConfigKind, TOPIC_CONFIGS, by_broker_name, default_of, definition,
-    is_cluster_default,
+    ConfigDef, ConfigKind, GROUP_CONFIGS, TOPIC_CONFIGS, by_broker_name, default_of, definition,
+    is_cluster_default, is_of_one_broker,
 };
-use log::{ConfigChange, LogError, Mode};
+use log::{ConfigChange, LogError, Mode, SettingsOf};
 
 use super::broker_configs::{BROKER_SETTINGS, Kind};
 use crate::codec::messages::*;
@@ -16,12 +17,15 @@ use crate::gateway::Shared;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 /// Sources of a value, as Kafka numbers them.
 const DYNAMIC_TOPIC: i8 = 1;
+const DYNAMIC_BROKER: i8 = 2;
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const STATIC_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
+const DYNAMIC_GROUP: i8 = 8;
 
 /// Defaults of broker settings in milliseconds that Kafka leaves unset, as the same in hours is
 /// set.
@@ -89,7 +93,7 @@ pub(super) fn topic_entries(
 fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, String)> {
     let config = &shared.config;
     let groups = *shared.backend.consumer_groups.config();
-    let address = |(node, host, port): (base::NodeId, String, u16)| {
+    let address = |(node, host, port): (NodeId, String, u16)| {
         (i32::from(node.0) == broker).then(|| format!("PLAINTEXT://{host}:{port}"))
     };
     let listener = shared.brokers().into_iter().find_map(address).unwrap_or_default();
@@ -100,6 +104,7 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
         ("num.partitions", Kind::Int, config.default_partitions.to_string()),
         ("socket.request.max.bytes", Kind::Int, config.max_request_bytes.to_string()),
         ("max.connections", Kind::Int, config.max_connections.to_string()),
+        ("advertised.listeners", Kind::List, listener.clone()),
         ("listeners", Kind::List, listener),
         ("log.dir", Kind::Str, "parts".to_owned()),
         ("log.dirs", Kind::Str, "parts".to_owned()),
@@ -148,31 +153,19 @@ fn broker_entry(
 
 /// Every setting of a broker, by name.
 fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResourceResult> {
-    let defaults = shared.backend.log.topic_defaults();
+    let set = DynamicSettings::of(shared, broker);
     let own = own_rows(shared, broker);
     let mut entries: Vec<_> = BROKER_SETTINGS
         .iter()
         .filter(|(name, ..)| !own.iter().any(|(own, ..)| own == name))
-        .map(|(name, kind, value)| match defaults.get(*name) {
-            // In minutes or hours, and set for the cluster.
-            Some(set) => cluster_entry(name, *kind, set.clone(), value.map(str::to_owned)),
-            None => DescribeConfigsResourceResult {
-                read_only: !is_cluster_default(name),
-                ..broker_entry(name, *kind, value.map(str::to_owned), DEFAULT)
-            },
-        })
+        .map(|(name, kind, value)| set.entry(name, *kind, value.map(str::to_owned)))
         .collect();
     let own = own.into_iter();
     entries.extend(own.map(|(name, kind, v)| broker_entry(name, kind, Some(v), STATIC_BROKER)));
     for def in TOPIC_CONFIGS {
         let Some(name) = def.broker_name else { continue };
         let default = (!COARSE_IN_KAFKA.contains(&name)).then(|| def.default.to_owned());
-        let kind = kind_of(def.kind);
-        let mut entry = match defaults.get(name) {
-            Some(set) => cluster_entry(name, kind, set.clone(), default),
-            None => broker_entry(name, kind, default, DEFAULT),
-        };
-        entry.read_only = false;
+        let mut entry = set.entry(name, kind_of(def.kind), default);
         entry.documentation = Some(def.doc.to_owned());
         entries.push(entry);
     }
@@ -180,17 +173,63 @@ fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResou
     entries
 }
 
-/// A broker setting that was changed for the whole cluster.
-fn cluster_entry(
-    name: &str,
-    kind: Kind,
-    value: String,
-    default: Option<String>,
-) -> DescribeConfigsResourceResult {
-    let mut entry = broker_entry(name, kind, Some(value), DYNAMIC_DEFAULT_BROKER);
-    entry.synonyms.extend(default.map(|value| synonym(name, Some(value), DEFAULT)));
-    entry.read_only = false;
-    entry
+/// What was changed while brokers run: for one of them, and for all.
+struct DynamicSettings {
+    broker: Settings,
+    cluster: Settings,
+}
+
+impl DynamicSettings {
+    fn of(shared: &Arc<Shared>, broker: i32) -> Self {
+        let log = &shared.backend.log;
+        let node = u16::try_from(broker).map(|id| SettingsOf::Broker(NodeId(id)));
+        let broker = node.map(|of| log.settings(&of)).unwrap_or_default();
+        Self { broker, cluster: log.topic_defaults() }
+    }
+
+    /// A setting with the strongest value that it has.
+    fn entry(
+        &self,
+        name: &str,
+        kind: Kind,
+        default: Option<String>,
+    ) -> DescribeConfigsResourceResult {
+        let values = [
+            (self.broker.get(name).cloned(), DYNAMIC_BROKER),
+            (self.cluster.get(name).cloned(), DYNAMIC_DEFAULT_BROKER),
+            (default, DEFAULT),
+        ];
+        let known = values.into_iter().filter_map(|(value, source)| Some((value?, source)));
+        let synonyms: Vec<_> =
+            known.map(|(value, source)| synonym(name, Some(value), source)).collect();
+        let strongest = synonyms.first();
+        let source = strongest.map_or(DEFAULT, |s| s.source);
+        let value = strongest.and_then(|s| s.value.clone());
+        DescribeConfigsResourceResult {
+            read_only: !is_cluster_default(name) && !is_of_one_broker(name),
+            synonyms,
+            ..broker_entry(name, kind, value, source)
+        }
+    }
+}
+
+/// Every setting of a group. Unlike a topic, a group need not be there to have some.
+fn group_entries(shared: &Arc<Shared>, group: &str) -> Vec<DescribeConfigsResourceResult> {
+    let set = shared.backend.log.settings(&SettingsOf::Group(group.to_owned()));
+    let entry = |(name, kind, default): &(&str, ConfigKind, &str)| {
+        let default = synonym(name, Some((*default).to_owned()), DEFAULT);
+        let explicit = set.get(*name).map(|v| synonym(name, Some(v.clone()), DYNAMIC_GROUP));
+        let synonyms: Vec<_> = explicit.into_iter().chain([default]).collect();
+        let strongest = synonyms.first();
+        let source = strongest.map_or(DEFAULT, |s| s.source);
+        let value = strongest.and_then(|s| s.value.clone());
+        DescribeConfigsResourceResult {
+            read_only: false,
+            synonyms,
+            ..broker_entry(name, kind_of(*kind), value, source)
+        }
+    };
+    GROUP_CONFIGS.iter().map(entry).collect()
 }
 
 /// What was changed for all brokers.
@@ -222,6 +261,10 @@ fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
                 Err((errors::INVALID_REQUEST, text))
             }
         },
+        GROUP if name.is_empty() => {
+            Err((errors::INVALID_REQUEST, "Group name must not be empty".to_owned()))
+        }
+        GROUP => Ok(group_entries(shared, name)),
         other => Err((errors::INVALID_REQUEST, format!("Unsupported resource type: {other}"))),
     }
 }
@@ -286,13 +329,17 @@ async fn change(
             let set = set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
             let removed = remove.into_iter().map(ConfigChange::Remove);
             let changes: Vec<ConfigChange> = set.chain(removed).collect();
-            match kind {
-                TOPIC => shared.backend.log.alter_configs(name, &changes, mode).await,
-                BROKER => match check_broker_change(name, &changes) {
-                    Ok(()) => shared.backend.log.alter_topic_defaults(&changes, mode).await,
+            if kind == TOPIC {
+                shared.backend.log.alter_configs(name, &changes, mode).await
+            } else {
+                let known = shared.backend.peers.all();
+                match settings_of(kind, name, &known) {
+                    Ok(of) => match check_broker_change(&of, &changes) {
+                        Ok(()) => shared.backend.log.alter_settings(of, &changes, mode).await,
+                        Err(error) => Err(error),
+                    },
                     Err(error) => Err(error),
-                },
-                other => Err(LogError::InvalidRequest(format!("Unknown resource type {other}"))),
+                }
             }
         }
         Err(error) => Err(error),
@@ -303,26 +350,49 @@ async fn change(
     }
 }
 
-/// Of a broker's settings, those can be changed that are defaults of topics, and for all brokers
-/// at once: a topic has its settings from the cluster and not from a node.
-fn check_broker_change(broker: &str, changes: &[ConfigChange]) -> Result<(), LogError> {
+/// Whose settings a resource of Kafka's `ConfigResource` has that is no topic.
+fn settings_of(kind: i8, name: &str, brokers: &[NodeId]) -> Result<SettingsOf, LogError> {
+    match kind {
+        BROKER if name.is_empty() => Ok(SettingsOf::Cluster),
+        BROKER => {
+            let id = name.parse::<i32>().map_err(|_| {
+                let text = format!("Broker id must be an integer, but it is: {name}");
+                LogError::InvalidRequest(text)
+            })?;
+            let known = brokers.iter().find(|node| i32::from(node.0) == id);
+            let unexpected = || LogError::InvalidRequest(format!("Unexpected broker id {id}"));
+            Ok(SettingsOf::Broker(*known.ok_or_else(unexpected)?))
+        }
+        GROUP if name.is_empty() => {
+            Err(LogError::InvalidRequest("Group name must not be empty".to_owned()))
+        }
+        GROUP => Ok(SettingsOf::Group(name.to_owned())),
+        other => Err(LogError::InvalidRequest(format!("Unknown resource type {other}"))),
+    }
+}
+
+/// Of the brokers' settings, those can be changed that are defaults of topics, for all brokers at
+/// once, as a topic has its settings from the cluster and not from a node; and those that steer
+/// what trine has not, for one broker, too.
+fn check_broker_change(of: &SettingsOf, changes: &[ConfigChange]) -> Result<(), LogError> {
     let names = changes.iter().map(|change| match change {
         ConfigChange::Set(name, _) | ConfigChange::Remove(name) => name.as_str(),
     });
-    let fixed: Vec<&str> = names.clone().filter(|name| !is_cluster_default(name)).collect();
-    if !fixed.is_empty() {
-        let text = format!("Cannot update these configs dynamically: Set({})", fixed.join(", "));
-        return Err(LogError::InvalidRequest(text));
+    if let SettingsOf::Group(_) = of {
+        return Ok(());
     }
-    if !broker.is_empty() && !changes.is_empty() {
-        let names: Vec<&str> = names.collect();
-        let text = format!(
-            "Cannot update these configs for a single broker, use the cluster default: Set({})",
-            names.join(", ")
-        );
-        return Err(LogError::InvalidRequest(text));
+    let names: Vec<&str> = names.filter(|name| !is_of_one_broker(name)).collect();
+    let fixed: Vec<&str> = names.iter().copied().filter(|name| !is_cluster_default(name)).collect();
+    let (why, refused) = match of {
+        _ if !fixed.is_empty() => ("dynamically", fixed),
+        SettingsOf::Broker(_) => ("for a single broker, use the cluster default", names),
+        _ => return Ok(()),
+    };
+    if refused.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let text = format!("Cannot update these configs {why}: Set({})", refused.join(", "));
+    Err(LogError::InvalidRequest(text))
 }
 
 /// What was set explicitly for a resource.
@@ -330,8 +400,10 @@ fn explicit(shared: &Arc<Shared>, kind: i8, name: &str) -> Settings {
     let log = &shared.backend.log;
     match kind {
         TOPIC => log.topic(name).map(|topic| topic.configs.clone()).unwrap_or_default(),
-        BROKER if name.is_empty() => log.topic_defaults(),
-        _ => Settings::new(),
+        _ => {
+            let of = settings_of(kind, name, &shared.backend.peers.all());
+            of.map(|of| log.settings(&of)).unwrap_or_default()
+        }
     }
 }
 
@@ -511,10 +583,21 @@ mod tests {
     #[test]
     fn brokers_are_changed_together_or_not_at_all() {
         let set = |name: &str| ConfigChange::Set(name.to_owned(), "1".to_owned());
-        assert_eq!(check_broker_change("", &[set("log.retention.ms")]), Ok(()));
-        let refused = check_broker_change("", &[set("num.io.threads"), set("log.roll.ms")]);
-        let text = "Cannot update these configs dynamically: Set(num.io.threads)";
+        let (all, one) = (SettingsOf::Cluster, SettingsOf::Broker(NodeId(1)));
+        assert_eq!(check_broker_change(&all, &[set("log.retention.ms")]), Ok(()));
+        let refused = check_broker_change(&all, &[set("log.dirs"), set("log.roll.ms")]);
+        let text = "Cannot update these configs dynamically: Set(log.dirs)";
         assert_eq!(refused, Err(LogError::InvalidRequest(text.to_owned())));
-        assert!(check_broker_change("1", &[set("log.retention.ms")]).is_err());
+        assert!(check_broker_change(&one, &[set("log.retention.ms")]).is_err());
+        assert_eq!(check_broker_change(&one, &[set("num.io.threads")]), Ok(()));
+    }
+
+    #[test]
+    fn settings_without_use_are_listed_with_their_default() {
+        for (name, ..) in BROKER_SETTINGS.iter().filter(|(name, ..)| is_of_one_broker(name)) {
+            assert!(log::configs::check_setting(&SettingsOf::Cluster, name, "x").is_err());
+        }
+        let listed = BROKER_SETTINGS.iter().filter(|(name, ..)| is_of_one_broker(name));
+        assert_eq!(listed.count(), 13);
     }
 }

@@ -11,8 +11,8 @@ use super::{LogService, decode_reply};
 use crate::command::{Control, MetaCommand, MetaReply};
 use crate::configs::{self, TopicSettings};
 use crate::error::LogError;
-use crate::limits::{MAX_PARTITIONS, MAX_TOPIC_NAME};
-use crate::types::{Mode, PartKey, Topic, TopicRef, TopicSpec};
+use crate::limits::{MAX_GROUPS_WITH_SETTINGS, MAX_PARTITIONS, MAX_TOPIC_NAME};
+use crate::types::{Mode, PartKey, SettingsOf, Topic, TopicRef, TopicSpec};
 
 /// A change of one topic setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,10 +180,16 @@ impl LogService {
         self.0.shared.topics().defaults()
     }
 
-    /// Changes defaults of topic settings for the whole cluster, all or none. Partitions follow
+    /// What is set explicitly and no topic's own.
+    pub fn settings(&self, of: &SettingsOf) -> BTreeMap<String, String> {
+        self.0.shared.topics().settings(of)
+    }
+
+    /// Changes settings that are no topic's own, all or none. Partitions follow defaults of topics
     /// with the next reconciliation.
-    pub async fn alter_topic_defaults(
+    pub async fn alter_settings(
         &self,
+        of: SettingsOf,
         changes: &[ConfigChange],
         mode: Mode,
     ) -> Result<(), LogError> {
@@ -191,7 +197,7 @@ impl LogService {
         for change in changes {
             match change {
                 ConfigChange::Set(name, value) => {
-                    configs::check_default(name, value)?;
+                    configs::check_setting(&of, name, value)?;
                     set.push((name.clone(), value.clone()));
                 }
                 ConfigChange::Remove(name) => remove.push(name.clone()),
@@ -200,8 +206,12 @@ impl LogService {
         if mode == Mode::ValidateOnly {
             return Ok(());
         }
-        match self.meta(&MetaCommand::AlterDefaults { set, remove }).await? {
+        match self.meta(&MetaCommand::AlterSettings { of, set, remove }).await? {
             MetaReply::Done => Ok(self.0.groups.m0.read_barrier().await?),
+            MetaReply::TooMany => {
+                let text = format!("more than {MAX_GROUPS_WITH_SETTINGS} groups have settings");
+                Err(LogError::InvalidRequest(text))
+            }
             other => Err(unexpected(&other)),
         }
     }
