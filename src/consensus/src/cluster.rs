@@ -43,6 +43,13 @@ const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
 pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
+/// A node that starts looks this often whether every group has found its leader.
+const FIRST_BALANCE_LOOK: Duration = Duration::from_millis(20);
+/// Time for a handover that was begun.
+const HANDOVER: Duration = Duration::from_millis(300);
+/// A node that starts waits no longer for groups to have the leaders that they should have: one
+/// may be dead, or far behind.
+const FIRST_BALANCE: Duration = Duration::from_secs(2);
 /// How often a group looks whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
 
@@ -158,6 +165,8 @@ pub struct Cluster {
     /// See [`NodeLimits::disk_low`].
     disk_low: Arc<AtomicU16>,
     own_disk_low: Arc<AtomicBool>,
+    /// Leaders have been where they should be, or that was waited for long enough.
+    balanced: AtomicBool,
     failure: watch::Sender<Option<String>>,
     wal_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -232,6 +241,7 @@ impl Cluster {
             groups,
             disk_low,
             own_disk_low,
+            balanced: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             wal_thread: Mutex::new(None),
         });
@@ -287,9 +297,12 @@ impl Cluster {
         (node != 0).then_some(NodeId(node))
     }
 
-    /// Whether this node votes in every group and every group has a leader.
+    /// Whether this node votes in every group and every group has a leader. A node that starts
+    /// also waits a moment until leaders are spread over the nodes, so that a client that comes
+    /// at once does not see them move.
     pub fn is_ready(&self) -> bool {
         self.birth.is_settled()
+            && self.balanced.load(Ordering::Relaxed)
             && self.groups.values().all(|g| g.group.leadership().leader.is_some())
     }
 
@@ -561,25 +574,49 @@ impl Cluster {
     }
 
     async fn run_balance(self: Arc<Self>) {
-        let nodes = self.peers.all();
+        while !self.birth.is_settled() {
+            tokio::time::sleep(FIRST_BALANCE_LOOK).await;
+        }
+        let until = tokio::time::Instant::now() + FIRST_BALANCE;
+        while !self.is_balanced() && tokio::time::Instant::now() < until {
+            let pause = if self.balance().await { HANDOVER } else { FIRST_BALANCE_LOOK };
+            tokio::time::sleep(pause).await;
+        }
+        self.balanced.store(true, Ordering::Relaxed);
         loop {
             tokio::time::sleep(BALANCE_EVERY).await;
-            if !self.birth.is_settled() {
+            self.balance().await;
+        }
+    }
+
+    /// Every group, and the node that should lead it.
+    fn preferences(&self) -> impl Iterator<Item = (&Running, NodeId)> {
+        let nodes = self.peers.all().into_iter().cycle();
+        self.groups.values().zip(nodes)
+    }
+
+    fn is_balanced(&self) -> bool {
+        let leads =
+            |(running, node): (&Running, NodeId)| running.group.leadership().leader == Some(node);
+        self.preferences().all(leads)
+    }
+
+    /// Hands the groups that this node leads for another to that one; whether there was any.
+    async fn balance(&self) -> bool {
+        let mut any = false;
+        for (running, preferred) in self.preferences() {
+            let wanted = preferred != self.peers.me() && self.peers.is_alive(preferred);
+            if !wanted || !running.group.leadership().ready_here {
                 continue;
             }
-            for (number, running) in self.groups.values().enumerate() {
-                let Some(preferred) = nodes.get(number % nodes.len().max(1)) else { continue };
-                let wanted = *preferred != self.peers.me() && self.peers.is_alive(*preferred);
-                if !wanted || !running.group.leadership().ready_here {
-                    continue;
-                }
-                if let Some(target) = running.group.best_follower(|node| node == *preferred) {
-                    debug!(group = %running.group.id(), to = %preferred, "moving leadership");
-                    // Best effort; the next round tries again.
-                    drop(running.group.raft.trigger().transfer_leader(target).await);
-                }
+            if let Some(target) = running.group.best_follower(|node| node == preferred) {
+                debug!(group = %running.group.id(), to = %preferred, "moving leadership");
+                any = true;
+                // Best effort; the next round tries again.
+                drop(running.group.raft.trigger().transfer_leader(target).await);
             }
         }
+        any
     }
 }
 
