@@ -232,19 +232,15 @@ async fn settings_of_a_node_cannot_be_changed() {
     let tasks = TaskGroup::new();
     let mut client = started(&tasks).await;
     let config = |value: Option<&str>| IncrementalAlterableConfig {
-        name: "num.io.threads".into(),
+        name: "log.dirs".into(),
         config_operation: 0,
         value: value.map(str::to_owned),
     };
     for (kind, configs, text) in [
-        (
-            4,
-            vec![config(Some("9"))],
-            "Cannot update these configs dynamically: Set(num.io.threads)",
-        ),
-        (4, vec![config(None)], "Null value not supported for : num.io.threads"),
+        (4, vec![config(Some("x"))], "Cannot update these configs dynamically: Set(log.dirs)"),
+        (4, vec![config(None)], "Null value not supported for : log.dirs"),
         (2, vec![config(Some("1")), config(Some("2"))], "Error due to duplicate config keys"),
-        (99, vec![config(Some("9"))], "Unknown resource type 99"),
+        (99, vec![config(Some("x"))], "Unknown resource type 99"),
     ] {
         let name = if kind == 2 { "t" } else { "1" };
         let resources = vec![IncrementalAlterConfigsResource {
