@@ -22,6 +22,8 @@
 //!   order; of any other nothing, then and later; and none stays open (see [`txn`]).
 //! * In a compacted topic the newest record of each key is the one written last, on every node,
 //!   with a batch to read at or after every offset.
+//! * A group is at the offset whose commit was acknowledged last, and a log begins no earlier than
+//!   it was said to, with every record from there on (see [`marks`]).
 //! * At most one node leads a group in a term.
 //! * All nodes end with equal digests in every group, and none gives up unless its disk failed.
 //!
@@ -41,6 +43,7 @@ pub mod disk;
 pub mod faults;
 pub mod history;
 pub mod list;
+pub mod marks;
 pub mod net;
 pub mod node;
 pub mod topic;

@@ -143,6 +143,7 @@ impl Hardware {
         let readers = (0..DATA_GROUPS).map(|n| cluster.reader(GroupId::data(n), tags::LOG));
         let options = LogOptions {
             default_partitions: 2,
+            retention_every: Duration::from_millis(200 + self.random.below(2_000)),
             compaction_every: Duration::from_millis(200 + self.random.below(2_000)),
             ..LogOptions::default()
         };

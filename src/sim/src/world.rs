@@ -17,7 +17,7 @@ use crate::disk::LifeDisk;
 use crate::history::{Counts, History, Sending};
 use crate::net::{SimNet, Weather};
 use crate::node::{DATA_GROUPS, EPOCH_MS, Hardware, Life};
-use crate::{compacted, faults, list, topic, txn};
+use crate::{compacted, faults, list, marks, topic, txn};
 
 /// Time with faults.
 const FAULTS: Duration = Duration::from_secs(25);
@@ -42,6 +42,8 @@ pub struct World {
     pub txns: Mutex<txn::Record>,
     /// What the compacted topic must hold.
     pub compacted: Mutex<compacted::Written>,
+    /// What a group's offset and a log's start must be.
+    pub marks: Mutex<marks::Marks>,
     /// Records left in the compacted topic, of so many offsets.
     left: Mutex<(usize, i64)>,
     hardware: BTreeMap<NodeId, Hardware>,
@@ -66,6 +68,8 @@ pub struct Report {
     pub terms: usize,
     /// Transactions that committed.
     pub committed: usize,
+    /// Acknowledged commits of offsets, and deletions of records.
+    pub moves: (u64, u64),
     /// Records left in the compacted topic, of so many offsets.
     pub compacted: (usize, i64),
 }
@@ -98,6 +102,7 @@ impl World {
             history: Mutex::default(),
             txns: Mutex::default(),
             compacted: Mutex::default(),
+            marks: Mutex::default(),
             left: Mutex::default(),
             hardware,
             lives: Mutex::default(),
@@ -148,6 +153,7 @@ impl World {
             crashes,
             terms: history.terms(),
             committed,
+            moves: self.marks.lock().moves,
             compacted: *self.left.lock(),
         })
     }
@@ -181,6 +187,8 @@ impl World {
             run("producer", Box::pin(topic::run_producer(self.clone(), client, sending)));
         }
         run("compacted topic", Box::pin(compacted::run_writer(self.clone())));
+        run("committed offset", Box::pin(marks::run_committer(self.clone())));
+        run("trimmed log", Box::pin(marks::run_trimmer(self.clone())));
         for client in 1..=CONSUMERS {
             run("consumer", Box::pin(topic::run_consumer(self.clone(), 200 + client)));
         }
@@ -390,6 +398,7 @@ impl World {
                 self.history.lock().check(&topic::name(partition), &found).map_err(on)?;
             }
             txn::check(self, &life).await.map_err(on)?;
+            marks::check(self, &life).await.map_err(on)?;
             let (records, offsets) = compacted::check(self, &life).await.map_err(on)?;
             self.note(format!("node {}: {records} records of {offsets} offsets", life.node));
             *self.left.lock() = (records, offsets);

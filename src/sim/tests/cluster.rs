@@ -20,7 +20,8 @@ fn check(seeds: impl Iterator<Item = u64>) {
         match sim::run(seed) {
             Ok(report) => {
                 println!("seed {seed}: {report:?}");
-                let busy = report.counts.acked > 50 && report.committed > 3;
+                let marked = report.moves.0 > 10 && report.moves.1 > 5;
+                let busy = report.counts.acked > 50 && report.committed > 3 && marked;
                 assert!(busy, "seed {seed} hardly did anything: {report:?}");
                 compacted.push(report.compacted);
             }
