@@ -297,12 +297,15 @@ impl Cluster {
         (node != 0).then_some(NodeId(node))
     }
 
-    /// Whether this node votes in every group and every group has a leader. A node that starts
-    /// also waits a moment until leaders are spread over the nodes, so that a client that comes
-    /// at once does not see them move.
+    /// Whether leaders were spread over the nodes since this node started, or that was waited for
+    /// long enough. A client that comes after that does not see them move, unless a node dies.
+    pub fn has_balanced(&self) -> bool {
+        self.balanced.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node votes in every group and every group has a leader.
     pub fn is_ready(&self) -> bool {
         self.birth.is_settled()
-            && self.balanced.load(Ordering::Relaxed)
             && self.groups.values().all(|g| g.group.leadership().leader.is_some())
     }
 

@@ -143,7 +143,11 @@ impl Admin for NodeAdmin {
             });
         }
         let missing = self.gateways.missing();
-        (!missing.is_empty()).then(|| format!("not serving yet: {}", missing.join(", ")))
+        if !missing.is_empty() {
+            return Some(format!("not serving yet: {}", missing.join(", ")));
+        }
+        let moving = !self.cluster.has_balanced();
+        moving.then(|| "leaders are being spread over the nodes".to_owned())
     }
 
     fn metrics(&self) -> String {
