@@ -85,8 +85,13 @@ def test_traffic_lag_and_errors_are_counted(cluster, name):
     consumer.close()
 
     produce(cluster, name, [b"late"] * 7)
-    wait_until(lambda: total(cluster, "kafka_consumergroup_lag_sum", consumergroup=name) == 7,
-               DEADLINE, "a lag of 7")
+
+    def lags():
+        lag = total(cluster, "kafka_consumergroup_lag_sum", consumergroup=name)
+        assert lag == 7, f"a lag of {lag}"
+        return True
+
+    wait_until(lags, DEADLINE, "a lag of 7")
 
     errors = "kafka_network_requestmetrics_errors_total"
     label = {"request": "Fetch", "error": "OFFSET_OUT_OF_RANGE"}
