@@ -118,7 +118,7 @@ class Txn:
     producer: str
     instance: int
     begun: float
-    # The last that its producer asked for, and when.
+    # The last that its producer asked for, and when it first asked.
     want: str = None
     asked: float = None
     outcome: str = "unknown"
@@ -183,7 +183,10 @@ class History:
             self.txns[event["x"]] = Txn(event["x"], event["c"], event["inst"], event["t"])
         elif kind == "txn-ask":
             txn = self.txns[event["x"]]
-            txn.want, txn.asked = event["want"], event["t"]
+            txn.want = event["want"]
+            # Asked again after a time-out: the first may have done it.
+            if txn.asked is None:
+                txn.asked = event["t"]
         elif kind == "txn-end":
             txn = self.txns[event["x"]]
             txn.outcome, txn.t1 = event["outcome"], event["t"]

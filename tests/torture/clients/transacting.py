@@ -130,13 +130,16 @@ class Copying(Transactional):
         producer = self.take_over()
         try:
             while producer is not None and not self.stop.is_set():
+                # Of before the poll: when the group rebalances in it, what it read is not this
+                # member's any more, and the coordinator must refuse it.
+                metadata = consumer.consumer_group_metadata()
                 messages = [m for m in polled(consumer, 50, 0.3) if m.error() is None]
                 if messages:
-                    producer = self.copy(consumer, producer, messages)
+                    producer = self.copy(consumer, producer, messages, metadata)
         finally:
             consumer.close()
 
-    def copy(self, consumer, producer, messages):
+    def copy(self, consumer, producer, messages, metadata):
         first, following = {}, {}
         for message in messages:
             place = (message.topic(), message.partition())
@@ -149,7 +152,7 @@ class Copying(Transactional):
                 self.send(producer, txn, self.spec["target"], message.partition(),
                           source=record(message)[1])
             offsets = [TopicPartition(t, p, off) for (t, p), off in following.items()]
-            producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 10)
+            producer.send_offsets_to_transaction(offsets, metadata, 10)
             outcome = self.end(producer, txn, "commit")
         except KafkaException as e:
             outcome = self.give_up(producer, txn, e.args[0])
