@@ -29,7 +29,7 @@ impl LogService {
     pub async fn create_topic(&self, spec: &TopicSpec, mode: Mode) -> Result<Arc<Topic>, LogError> {
         let mut topic = self.checked(spec)?;
         if self.topic(&spec.name).is_some() {
-            return Err(LogError::TopicExists(spec.name.clone()));
+            return Err(self.exists(spec, mode).await);
         }
         if let Some(other) = self.0.shared.topics().collision(&spec.name) {
             return Err(collides(&spec.name, &other));
@@ -53,13 +53,23 @@ impl LogService {
                 self.delete_orphans().await?;
                 self.confirm(topic.id, first).await
             }
-            MetaReply::TopicExists => Err(LogError::TopicExists(spec.name.clone())),
+            MetaReply::TopicExists => Err(self.exists(spec, mode).await),
             MetaReply::NameCollides(other) => Err(collides(&spec.name, &other)),
             MetaReply::TooMany => {
                 Err(LogError::InvalidPartitions("the cluster has too many partitions".to_owned()))
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Who is told that a topic exists may have made it with an attempt that timed out half way:
+    /// what that one still had to do is done first.
+    async fn exists(&self, spec: &TopicSpec, mode: Mode) -> LogError {
+        let rest = match mode {
+            Mode::Apply => self.delete_orphans().await,
+            Mode::ValidateOnly => Ok(()),
+        };
+        rest.err().unwrap_or_else(|| LogError::TopicExists(spec.name.clone()))
     }
 
     /// Deletes a topic; its data goes in the background.
