@@ -9,9 +9,10 @@ use base::env::{Random, SeededRandom};
 use bytes::Bytes;
 use log::batch::{build, with_producer};
 use log::records::{RecordRef, records};
-use log::{Acks, LogError, Mode, Topic, TopicRef, TopicSpec};
+use log::{Acks, LogError, Topic, TopicRef, TopicSpec};
 
 use crate::node::Life;
+use crate::topic;
 use crate::world::World;
 
 const TOPIC: &str = "compacted";
@@ -68,19 +69,9 @@ async fn create(world: &World, random: &SeededRandom) {
         name: TOPIC.to_owned(),
         partitions: 1,
         replication_factor: 3,
-        configs: configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        configs: topic::settings(&configs),
     };
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let Some(life) = world.random_life(random) else { continue };
-        tokio::select! {
-            () = life.ended.cancelled() => {}
-            made = life.log.create_topic(&spec, Mode::Apply) => match made {
-                Ok(_) | Err(LogError::TopicExists(_)) => return,
-                Err(_) => {}
-            },
-        }
-    }
+    topic::make(world, random, &spec).await;
 }
 
 async fn take_id(world: &World, random: &SeededRandom) -> Option<i64> {

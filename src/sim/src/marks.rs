@@ -7,9 +7,10 @@ use std::time::Duration;
 use base::env::{Random, SeededRandom};
 use log::batch::{BatchHeader, build};
 use log::records::RecordRef;
-use log::{Acks, LogError, Mode, OffsetToCommit, TopicRef, TopicSpec};
+use log::{Acks, LogError, OffsetToCommit, TopicRef, TopicSpec};
 
 use crate::node::Life;
+use crate::topic;
 use crate::world::World;
 
 const TOPIC: &str = "trimmed";
@@ -131,19 +132,9 @@ async fn create(world: &World, random: &SeededRandom) {
         name: TOPIC.to_owned(),
         partitions: 1,
         replication_factor: 3,
-        configs: configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        configs: topic::settings(&configs),
     };
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let Some(life) = world.random_life(random) else { continue };
-        tokio::select! {
-            () = life.ended.cancelled() => {}
-            made = life.log.create_topic(&spec, Mode::Apply) => match made {
-                Ok(_) | Err(LogError::TopicExists(_)) => return,
-                Err(_) => {}
-            },
-        }
-    }
+    topic::make(world, random, &spec).await;
 }
 
 /// The node that coordinates the group, if one that runs knows it.

@@ -32,17 +32,27 @@ pub async fn create(world: Arc<World>) {
     let configs = vec![("segment.bytes".to_owned(), "131072".to_owned())];
     let (partitions, replication_factor) = (PARTITIONS, 3);
     let spec = TopicSpec { name: TOPIC.to_owned(), partitions, replication_factor, configs };
+    make(&world, &random, &spec).await;
+}
+
+/// Makes a topic, through whatever happens meanwhile.
+pub async fn make(world: &World, random: &SeededRandom, spec: &TopicSpec) {
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let Some(life) = world.random_life(&random) else { continue };
+        let Some(life) = world.random_life(random) else { continue };
         tokio::select! {
             () = life.ended.cancelled() => {}
-            made = life.log.create_topic(&spec, Mode::Apply) => match made {
+            made = life.log.create_topic(spec, Mode::Apply) => match made {
                 Ok(_) | Err(LogError::TopicExists(_)) => return,
                 Err(_) => {}
             },
         }
     }
+}
+
+/// Settings as a topic's specification wants them.
+pub fn settings(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// What a producer sends next.

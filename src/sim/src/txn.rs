@@ -15,10 +15,11 @@ use bytes::Bytes;
 use log::batch::{BatchHeader, build, with_transaction};
 use log::records::{RecordRef, records};
 use log::transactions::{Outcome, ProducerEpoch, TxnVersion};
-use log::{Acks, FetchSpec, Isolation, LogError, Mode, TopicRef, TopicSpec};
+use log::{Acks, FetchSpec, Isolation, LogError, TopicRef, TopicSpec};
 use tokio::time::Instant;
 
 use crate::node::Life;
+use crate::topic;
 use crate::world::World;
 
 const TOPIC: &str = "x";
@@ -66,17 +67,7 @@ pub async fn create(world: Arc<World>) {
     let configs = vec![("segment.bytes".to_owned(), "65536".to_owned())];
     let (partitions, replication_factor) = (PARTITIONS, 3);
     let spec = TopicSpec { name: TOPIC.to_owned(), partitions, replication_factor, configs };
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let Some(life) = world.random_life(&random) else { continue };
-        tokio::select! {
-            () = life.ended.cancelled() => {}
-            made = life.log.create_topic(&spec, Mode::Apply) => match made {
-                Ok(_) | Err(LogError::TopicExists(_)) => return,
-                Err(_) => {}
-            },
-        }
-    }
+    topic::make(&world, &random, &spec).await;
 }
 
 struct Client {
