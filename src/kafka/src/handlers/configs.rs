@@ -50,6 +50,26 @@ fn synonym(name: &str, value: Option<String>, source: i8) -> DescribeConfigsSyno
     DescribeConfigsSynonym { name: name.to_owned(), value, source }
 }
 
+/// A setting with the values that it has, strongest first. Fixed, as most of a broker's are.
+fn entry_of(
+    name: &str,
+    kind: Kind,
+    synonyms: Vec<DescribeConfigsSynonym>,
+) -> DescribeConfigsResourceResult {
+    let is_sensitive = kind == Kind::Password;
+    let value = synonyms.first().and_then(|strongest| strongest.value.clone());
+    DescribeConfigsResourceResult {
+        name: name.to_owned(),
+        value: value.filter(|_| !is_sensitive),
+        read_only: true,
+        config_source: synonyms.first().map_or(DEFAULT, |strongest| strongest.source),
+        is_sensitive,
+        synonyms,
+        config_type: kind as i8,
+        documentation: None,
+    }
+}
+
 /// Where a broker setting that gives topics a default has its value from, strongest first.
 fn default_synonyms(def: &ConfigDef, defaults: &Settings) -> Vec<DescribeConfigsSynonym> {
     let Some(name) = def.broker_name else { return Vec::new() };
@@ -76,14 +96,11 @@ pub(super) fn topic_entries(
             synonyms.insert(0, synonym(def.name, Some(value.clone()), DYNAMIC_TOPIC));
         }
         DescribeConfigsResourceResult {
-            name: def.name.to_owned(),
+            // A default that is no synonym: Kafka leaves it unset.
             value: Some(explicit.cloned().unwrap_or_else(|| default_of(def, defaults))),
             read_only: false,
-            config_source: synonyms.first().map_or(DEFAULT, |s| s.source),
-            is_sensitive: false,
-            synonyms,
-            config_type: kind_of(def.kind) as i8,
             documentation: Some(def.doc.to_owned()),
+            ..entry_of(def.name, kind_of(def.kind), synonyms)
         }
     };
     TOPIC_CONFIGS.iter().map(entry).collect()
@@ -93,8 +110,9 @@ pub(super) fn topic_entries(
 fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, String)> {
     let config = &shared.config;
     let groups = *shared.backend.consumer_groups.config();
+    let protocol = config.security.protocol.name();
     let address = |(node, host, port): (NodeId, String, u16)| {
-        (i32::from(node.0) == broker).then(|| format!("PLAINTEXT://{host}:{port}"))
+        (i32::from(node.0) == broker).then(|| format!("{protocol}://{host}:{port}"))
     };
     let listener = shared.brokers().into_iter().find_map(address).unwrap_or_default();
     let mut rows = vec![
@@ -132,25 +150,6 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
     rows
 }
 
-fn broker_entry(
-    name: &str,
-    kind: Kind,
-    value: Option<String>,
-    source: i8,
-) -> DescribeConfigsResourceResult {
-    let sensitive = kind == Kind::Password;
-    DescribeConfigsResourceResult {
-        name: name.to_owned(),
-        value: value.clone().filter(|_| !sensitive),
-        read_only: true,
-        config_source: source,
-        is_sensitive: sensitive,
-        synonyms: value.map(|value| synonym(name, Some(value), source)).into_iter().collect(),
-        config_type: kind as i8,
-        documentation: None,
-    }
-}
-
 /// Every setting of a broker, by name.
 fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResourceResult> {
     let set = DynamicSettings::of(shared, broker);
@@ -160,8 +159,9 @@ fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResou
         .filter(|(name, ..)| !own.iter().any(|(own, ..)| own == name))
         .map(|(name, kind, value)| set.entry(name, *kind, value.map(str::to_owned)))
         .collect();
-    let own = own.into_iter();
-    entries.extend(own.map(|(name, kind, v)| broker_entry(name, kind, Some(v), STATIC_BROKER)));
+    entries.extend(own.into_iter().map(|(name, kind, value)| {
+        entry_of(name, kind, vec![synonym(name, Some(value), STATIC_BROKER)])
+    }));
     for def in TOPIC_CONFIGS {
         let Some(name) = def.broker_name else { continue };
         let default = (!COARSE_IN_KAFKA.contains(&name)).then(|| def.default.to_owned());
@@ -199,16 +199,11 @@ impl DynamicSettings {
             (self.cluster.get(name).cloned(), DYNAMIC_DEFAULT_BROKER),
             (default, DEFAULT),
         ];
-        let known = values.into_iter().filter_map(|(value, source)| Some((value?, source)));
-        let synonyms: Vec<_> =
-            known.map(|(value, source)| synonym(name, Some(value), source)).collect();
-        let strongest = synonyms.first();
-        let source = strongest.map_or(DEFAULT, |s| s.source);
-        let value = strongest.and_then(|s| s.value.clone());
+        let known = values.into_iter().filter(|(value, _)| value.is_some());
+        let synonyms = known.map(|(value, source)| synonym(name, value, source)).collect();
         DescribeConfigsResourceResult {
             read_only: !is_cluster_default(name) && !is_of_one_broker(name),
-            synonyms,
-            ..broker_entry(name, kind, value, source)
+            ..entry_of(name, kind, synonyms)
         }
     }
 }
@@ -219,15 +214,9 @@ fn group_entries(shared: &Arc<Shared>, group: &str) -> Vec<DescribeConfigsResour
     let entry = |(name, kind, default): &(&str, ConfigKind, &str)| {
         let default = synonym(name, Some((*default).to_owned()), DEFAULT);
         let explicit = set.get(*name).map(|v| synonym(name, Some(v.clone()), DYNAMIC_GROUP));
-        let synonyms: Vec<_> = explicit.into_iter().chain([default]).collect();
-        let strongest = synonyms.first();
-        let source = strongest.map_or(DEFAULT, |s| s.source);
-        let value = strongest.and_then(|s| s.value.clone());
-        DescribeConfigsResourceResult {
-            read_only: false,
-            synonyms,
-            ..broker_entry(name, kind_of(*kind), value, source)
-        }
+        let synonyms = explicit.into_iter().chain([default]).collect();
+        let entry = entry_of(name, kind_of(*kind), synonyms);
+        DescribeConfigsResourceResult { read_only: false, ..entry }
     };
     GROUP_CONFIGS.iter().map(entry).collect()
 }
@@ -250,21 +239,12 @@ fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
                 Err((code, errors::message(code).to_owned()))
             }
         },
-        BROKER if name.is_empty() => Ok(cluster_entries(shared)),
-        BROKER => match name.parse::<i32>() {
-            Ok(id) if shared.backend.peers.all().iter().any(|n| i32::from(n.0) == id) => {
-                Ok(broker_entries(shared, id))
-            }
-            Ok(id) => Err((errors::INVALID_REQUEST, format!("Unexpected broker id {id}"))),
-            Err(_) => {
-                let text = format!("Broker id must be an integer, but it is: {name}");
-                Err((errors::INVALID_REQUEST, text))
-            }
+        BROKER | GROUP => match settings_of(kind, name, &shared.backend.peers.all()) {
+            Ok(SettingsOf::Cluster) => Ok(cluster_entries(shared)),
+            Ok(SettingsOf::Broker(node)) => Ok(broker_entries(shared, i32::from(node.0))),
+            Ok(SettingsOf::Group(group)) => Ok(group_entries(shared, &group)),
+            Err(error) => Err((error.code(), error.to_string())),
         },
-        GROUP if name.is_empty() => {
-            Err((errors::INVALID_REQUEST, "Group name must not be empty".to_owned()))
-        }
-        GROUP => Ok(group_entries(shared, name)),
         other => Err((errors::INVALID_REQUEST, format!("Unsupported resource type: {other}"))),
     }
 }
@@ -329,18 +309,7 @@ async fn change(
             let set = set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
             let removed = remove.into_iter().map(ConfigChange::Remove);
             let changes: Vec<ConfigChange> = set.chain(removed).collect();
-            if kind == TOPIC {
-                shared.backend.log.alter_configs(name, &changes, mode).await
-            } else {
-                let known = shared.backend.peers.all();
-                match settings_of(kind, name, &known) {
-                    Ok(of) => match check_broker_change(&of, &changes) {
-                        Ok(()) => shared.backend.log.alter_settings(of, &changes, mode).await,
-                        Err(error) => Err(error),
-                    },
-                    Err(error) => Err(error),
-                }
-            }
+            apply(shared, kind, name, &changes, mode).await
         }
         Err(error) => Err(error),
     };
@@ -348,6 +317,21 @@ async fn change(
         Ok(()) => (errors::NONE, None),
         Err(error) => (error.code(), Some(error.to_string())),
     }
+}
+
+async fn apply(
+    shared: &Arc<Shared>,
+    kind: i8,
+    name: &str,
+    changes: &[ConfigChange],
+    mode: Mode,
+) -> Result<(), LogError> {
+    if kind == TOPIC {
+        return shared.backend.log.alter_configs(name, changes, mode).await;
+    }
+    let of = settings_of(kind, name, &shared.backend.peers.all())?;
+    check_broker_change(&of, changes)?;
+    shared.backend.log.alter_settings(of, changes, mode).await
 }
 
 /// Whose settings a resource of Kafka's `ConfigResource` has that is no topic.
