@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Compression;
 use crate::error::LogError;
-use crate::limits::{MAX_BATCH_BYTES, MAX_GROUP_NAME};
+use crate::limits::{MAX_BATCH_BYTES, MAX_CONFIG_VALUE, MAX_GROUP_NAME, MAX_NUMBER_CHARS};
 use crate::types::SettingsOf;
 
 /// Type of a setting, as DescribeConfigs names it.
@@ -396,7 +396,11 @@ pub fn check(name: &str, value: &str) -> Result<(), LogError> {
 }
 
 fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError> {
+    let number = matches!(kind, ConfigKind::Int(..) | ConfigKind::Long(_) | ConfigKind::Ratio);
+    let most = if number { MAX_NUMBER_CHARS } else { MAX_CONFIG_VALUE };
+    let fits = value.len() <= most;
     let good = match kind {
+        _ if !fits => false,
         ConfigKind::Boolean => value == "true" || value == "false",
         ConfigKind::Choice(words) => words.contains(&value),
         ConfigKind::Words(words) => value.split(',').all(|w| words.contains(&w.trim())),
@@ -411,7 +415,10 @@ fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError
 }
 
 fn invalid(name: &str, value: &str) -> LogError {
-    LogError::InvalidConfig(format!("Invalid value {value} for configuration {name}"))
+    // A value that is refused for its length is not sent back whole.
+    let shown: String = value.chars().take(MAX_NUMBER_CHARS).collect();
+    let more = if shown.len() < value.len() { "..." } else { "" };
+    LogError::InvalidConfig(format!("Invalid value {shown}{more} for configuration {name}"))
 }
 
 /// What stamps a record's time.

@@ -37,6 +37,12 @@ pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
 /// Producer ids that a node takes from `m0` at once.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;
 
+/// Characters of a setting that is a number; spaces around it count.
+pub const MAX_NUMBER_CHARS: usize = 64;
+
+/// Bytes of a setting's value, as of any text in Kafka's older versions of messages.
+pub const MAX_CONFIG_VALUE: usize = 32_767;
+
 /// Groups that have settings of their own.
 pub const MAX_GROUPS_WITH_SETTINGS: usize = 10_000;
 

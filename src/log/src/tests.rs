@@ -452,8 +452,10 @@ async fn defaults_of_the_cluster_reach_topics_and_partitions() {
             SettingsOf::Group(_) => ("consumer.session.timeout.ms", "50000"),
             _ => ("background.threads", "9"),
         };
-        let wrong = [set(name, "0")];
-        assert!(c.service.alter_settings(of.clone(), &wrong, Mode::Apply).await.is_err());
+        for wrong in ["0", &format!("{value}{}", " ".repeat(100))] {
+            let wrong = [set(name, wrong)];
+            assert!(c.service.alter_settings(of.clone(), &wrong, Mode::Apply).await.is_err());
+        }
         let right = [set(name, value)];
         c.service.alter_settings(of.clone(), &right, Mode::Apply).await.unwrap();
         assert_eq!(c.service.settings(&of)[name], value);
