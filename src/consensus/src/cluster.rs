@@ -298,7 +298,7 @@ impl Cluster {
     }
 
     /// Whether leaders were spread over the nodes since this node started, or that was waited for
-    /// long enough. A client that comes after that does not see them move, unless a node dies.
+    /// long enough. They move later when a node dies or comes back, or was slower than that.
     pub fn has_balanced(&self) -> bool {
         self.balanced.load(Ordering::Relaxed)
     }
