@@ -37,8 +37,9 @@ use crate::table::{RowsReader, TableStore};
 
 /// Bytes of commands between proposal and reply, per node.
 const BUDGET_BYTES: usize = 64 * MIB;
-/// A group whose log grew by this much is checkpointed at once.
-const CHECKPOINT_BYTES: u64 = 256 * MIB as u64;
+/// A group whose log grew by this much is checkpointed at once. A node that starts reads all log
+/// that it keeps, and applies again what came after the checkpoint.
+const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 /// Log that a node keeps for followers that are away; past it they get a snapshot.
 pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -52,6 +53,8 @@ const HANDOVER: Duration = Duration::from_millis(300);
 const FIRST_BALANCE: Duration = Duration::from_secs(2);
 /// How often a group looks whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
+/// How often a node looks whether it keeps too much log.
+const PURGE_LOOK: Duration = Duration::from_secs(1);
 
 /// What a node's groups need to know.
 pub struct ClusterOptions {
@@ -504,7 +507,17 @@ impl Cluster {
 
     async fn run_purge(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.options.checkpoint_every).await;
+            tokio::time::sleep(PURGE_LOOK).await;
+            if self.wal.live_bytes() <= self.options.keep_log_bytes {
+                continue;
+            }
+            // A group that is seldom written to must not keep the log of all the others.
+            for id in self.wal.late_checkpoints(self.options.keep_log_bytes / 2) {
+                if let Err(e) = self.checkpoint(id).await {
+                    self.fail(format!("checkpoint of group {id}: {e}"));
+                    return;
+                }
+            }
             self.purge().await;
         }
     }
@@ -550,14 +563,13 @@ impl Cluster {
         blocking(move || shared.checkpoints.compact()).await
     }
 
-    /// Lets go of log that every live follower has, or that outgrew what is kept for others.
+    /// Lets go of all log that is checkpointed.
     async fn purge(&self) {
-        let crowded = self.wal.live_bytes() > self.options.keep_log_bytes;
         for (id, running) in &self.groups {
             let checkpoint = running.last_checkpoint.load(Ordering::Relaxed);
             let raft = &running.group.raft;
             let purged = raft.metrics().borrow_watched().purged.map_or(0, |p| p.index);
-            if !crowded || checkpoint <= purged {
+            if checkpoint <= purged {
                 continue;
             }
             // openraft purges up to its last snapshot only, and ours is the checkpoint.
@@ -568,10 +580,13 @@ impl Cluster {
             let seen = |m: &openraft::RaftMetrics<crate::raft::types::Types>| {
                 m.snapshot.is_some_and(|s| s.index >= checkpoint)
             };
-            if reached.metrics(seen, "snapshot").await.is_ok()
-                && let Err(e) = raft.trigger().purge_log(checkpoint).await
-            {
-                debug!(group = %id, "no purge: {e}");
+            if reached.metrics(seen, "snapshot").await.is_err() {
+                continue;
+            }
+            match raft.trigger().purge_log(checkpoint).await {
+                // What is left came after the checkpoint.
+                Ok(()) => running.bytes_then.store(0, Ordering::Relaxed),
+                Err(e) => debug!(group = %id, "no purge: {e}"),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the handles, the writer and the upkeep of a log share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +229,24 @@ impl State {
         let oldest = self.files.first_key_value().filter(|(seq, _)| **seq < self.current);
         let highest = oldest.iter().flat_map(|(_, file)| &file.highest);
         highest.map(|(g, i)| (*g, *i)).filter(|(g, i)| self.needs(*g, *i)).collect()
+    }
+
+    /// Which groups have entries that are not checkpointed in files before the newest ones, which
+    /// hold at most so many bytes.
+    pub(crate) fn late_checkpoints(&self, newest_bytes: u64) -> Vec<GroupId> {
+        let mut newest = 0;
+        let is_old = |file: &&LiveFile| {
+            newest += u64::from(file.end);
+            newest > newest_bytes
+        };
+        let late = |group: &GroupId, index: u64| {
+            let checkpointed = self.groups.get(group).and_then(|log| log.checkpointed);
+            checkpointed.is_none_or(|c| c < index)
+        };
+        let old = self.files.values().rev().filter(is_old).flat_map(|file| &file.highest);
+        let groups: BTreeSet<GroupId> =
+            old.filter(|(group, index)| late(group, **index)).map(|(group, _)| *group).collect();
+        groups.into_iter().collect()
     }
 
     /// Drops the oldest cached bodies until at most `limit` bytes are left, or only unwritten.

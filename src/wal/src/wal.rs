@@ -287,6 +287,12 @@ impl Wal {
         self.inner.state.lock().oldest_needed()
     }
 
+    /// The groups with entries that are not checkpointed in files before the newest ones, which
+    /// hold at most `newest_bytes`.
+    pub fn late_checkpoints(&self, newest_bytes: u64) -> Vec<GroupId> {
+        self.inner.state.lock().late_checkpoints(newest_bytes)
+    }
+
     /// Figures for metrics.
     pub fn stats(&self) -> WalStats {
         self.inner.state.lock().stats()

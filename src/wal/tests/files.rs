@@ -153,6 +153,10 @@ fn files_stay_until_entries_are_purged_and_checkpointed() {
     assert_eq!(rig.numbers()[0], 1);
     let (group, highest) = wal.oldest_needed()[0];
     assert_eq!(group, G);
+    assert_eq!(
+        (wal.late_checkpoints(0), wal.late_checkpoints(wal.live_bytes())),
+        (vec![G], vec![])
+    );
     wal.set_checkpointed(G, highest);
     thread.step();
     assert_eq!(rig.numbers()[0], 1, "not purged");
@@ -163,7 +167,9 @@ fn files_stay_until_entries_are_purged_and_checkpointed() {
     thread.step();
     assert_eq!(rig.numbers()[0], 2, "not checkpointed");
     let before = wal.live_bytes();
+    assert_eq!(wal.late_checkpoints(0), [G]);
     wal.set_checkpointed(G, 29);
+    assert_eq!(wal.late_checkpoints(0), []);
     thread.step();
     assert!(wal.live_bytes() < before && wal.oldest_needed().is_empty());
     assert_eq!(wal.live_bytes_of(G), 0);
