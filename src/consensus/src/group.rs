@@ -14,6 +14,8 @@ pub struct Leadership {
     pub term: u64,
     /// The leader, if one is known.
     pub leader: Option<NodeId>,
+    /// The leader, or the last that this node knew of.
+    pub last_leader: Option<NodeId>,
     /// Whether this node leads and has applied an entry of its own term, so that its state
     /// holds everything acknowledged before.
     pub ready_here: bool,

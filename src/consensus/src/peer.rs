@@ -78,6 +78,11 @@ pub trait Peers: Send + Sync {
     /// Whether the node answered within the last second or is this one.
     fn is_alive(&self, node: NodeId) -> bool;
 
+    /// For how long the node has not answered; counted from this node's start when it never has.
+    fn silent_for(&self, node: NodeId) -> Duration {
+        if self.is_alive(node) { Duration::ZERO } else { Duration::MAX }
+    }
+
     /// Registers the handler of a service tag. Call before the node serves.
     fn register(&self, tag: u8, handler: Arc<dyn PeerHandler>);
 

@@ -44,7 +44,8 @@ impl SoloGroup {
                 .restore(&Rows::new(&*store, &mut pending, *tag))
                 .expect("restores from nothing");
         }
-        let leadership = Leadership { term: 1, leader: Some(NodeId(1)), ready_here: true };
+        let leader = Some(NodeId(1));
+        let leadership = Leadership { term: 1, leader, last_leader: leader, ready_here: true };
         let inner = Mutex::new(Inner { index: 0, time_ms: 1_700_000_000_000, machines });
         Arc::new(Self { id, inner, store, leadership: watch::Sender::new(leadership) })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Env, NodeId, TaskGroup};
 use consensus::{Groups, Leadership, PeersRef};
@@ -24,6 +25,9 @@ use crate::metrics::{KafkaMetrics, Traffic};
 use crate::outgoing::Outgoing;
 use crate::quotas::Quotas;
 use crate::sessions::Sessions;
+
+/// Clients are told of a node for so long after it was heard last (`broker.session.timeout.ms`).
+const BROKER_SESSION: Duration = Duration::from_secs(9);
 
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
@@ -131,11 +135,21 @@ impl Shared {
         self.env.clock.unix_ms()
     }
 
-    /// Nodes that answer, with the address that clients use.
+    /// Whether clients are not told of a node: it is silent for longer than a session, and not
+    /// because this node is cut off from the others, which then know more. As in Kafka, a broker
+    /// that restarts stays in the list: librdkafka lets go of one that is not in it, and a call
+    /// that waits for its coordinator there waits for ever (2.16).
+    pub(crate) fn is_fenced(&self, node: NodeId) -> bool {
+        let peers = &self.backend.peers;
+        let all = peers.all();
+        let heard = all.iter().filter(|node| peers.is_alive(**node)).count();
+        2 * heard > all.len() && peers.silent_for(node) >= BROKER_SESSION
+    }
+
+    /// Nodes that are not fenced, with the address that clients use.
     pub(crate) fn brokers(&self) -> Vec<(NodeId, String, u16)> {
-        let alive = self.backend.peers.all().into_iter();
-        let alive = alive.filter(|node| self.backend.peers.is_alive(*node));
-        let named = alive.filter_map(|node| {
+        let known = self.backend.peers.all().into_iter().filter(|node| !self.is_fenced(*node));
+        let named = known.filter_map(|node| {
             self.config.advertised.get(&node).map(|(host, port)| (node, host.clone(), *port))
         });
         named.collect()

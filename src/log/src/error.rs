@@ -154,6 +154,18 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether producers send a batch again that was refused so.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::NotLeader { .. }
+                | Self::Timeout
+                | Self::Storage(_)
+                | Self::NotEnoughReplicas
+                | Self::ConcurrentTransactions
+        )
+    }
+
     /// The error code of the Kafka protocol.
     pub fn code(&self) -> i16 {
         match self {

@@ -40,6 +40,7 @@ mod shared;
 mod topics;
 pub mod transactions;
 mod types;
+mod unsettled;
 mod waiters;
 pub mod walk;
 

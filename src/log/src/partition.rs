@@ -22,6 +22,7 @@ use crate::service::Gates;
 use crate::transactions::marker::{self, Marker};
 use crate::transactions::{AbortedTxn, Claim, PartTxns};
 use crate::types::{PartKey, PartitionStatus};
+use crate::unsettled::Unsettled;
 use crate::waiters::Waiters;
 
 /// A replica. Readers share it with the machine that applies.
@@ -40,6 +41,8 @@ pub(crate) struct Partition {
     pub(crate) gates: Gates,
     /// Held while a batch is checked, so that batches are proposed in the order they came.
     pub(crate) order: tokio::sync::Mutex<()>,
+    /// Whether batches of producers may be missing.
+    pub(crate) unsettled: Mutex<Unsettled>,
     /// Readers that wait for bytes.
     pub(crate) waiters: Waiters,
 }
@@ -189,8 +192,8 @@ impl Partition {
         let end = watch::Sender::new(state.end);
         let (state, gates) = (Mutex::new(state), Gates::default());
         let (order, waiters) = (tokio::sync::Mutex::default(), Waiters::default());
-        let compacting = Mutex::default();
-        Self { key, group, dir, stream, state, compacting, end, gates, order, waiters }
+        let (compacting, unsettled) = (Mutex::default(), Mutex::default());
+        Self { key, group, dir, stream, state, compacting, end, gates, order, unsettled, waiters }
     }
 
     /// Stops writing to files, and waits until a compaction under way has noticed.
@@ -343,6 +346,12 @@ impl Partition {
         let same = state.producers.epoch_of(batch.producer_id) == Some(batch.producer_epoch);
         let number = state.txns.open_number(batch.producer_id).filter(|_| same);
         number.map(Claim::Number)
+    }
+
+    /// Whether there are records of terms before this one.
+    pub(crate) fn inherits(&self, term: u64) -> bool {
+        let state = self.state.lock();
+        state.epochs.first().is_some_and(|(first, _)| *first < epoch_of(term))
     }
 
     /// Where readers of committed records stop.

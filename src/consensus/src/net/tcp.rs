@@ -70,7 +70,9 @@ pub struct TcpPeers {
     lanes: BTreeMap<(NodeId, u8), mpsc::Sender<Request>>,
     handlers: RwLock<HashMap<u8, Arc<dyn PeerHandler>>>,
     raft: RwLock<Option<Arc<dyn RaftHandler>>>,
+    /// When a node was heard last, in milliseconds; 0 before the first time.
     seen: BTreeMap<NodeId, AtomicU64>,
+    started: Duration,
     next_id: AtomicU64,
     foreign: Mutex<Option<NodeId>>,
     tasks: TaskGroup,
@@ -97,6 +99,7 @@ impl TcpPeers {
             env: env.clone(),
             identity: Mutex::new(identity),
             seen: addresses.keys().map(|n| (*n, AtomicU64::new(0))).collect(),
+            started: env.clock.monotonic(),
             addresses,
             lanes,
             handlers: RwLock::default(),
@@ -114,6 +117,11 @@ impl TcpPeers {
     /// Serves peers that connect to `listener`. Register handlers first.
     pub fn serve(self: &Arc<Self>, listener: TcpListener) {
         self.tasks.spawn("peer accept", self.clone().accept(listener));
+    }
+
+    fn heard(&self, node: NodeId) -> Option<Duration> {
+        let seen = self.seen.get(&node)?.load(Ordering::Relaxed);
+        (seen > 0).then(|| Duration::from_millis(seen))
     }
 
     fn saw(&self, node: NodeId) {
@@ -427,12 +435,13 @@ impl Peers for TcpPeers {
     }
 
     fn is_alive(&self, node: NodeId) -> bool {
-        if node == self.me() {
-            return true;
-        }
-        let seen = self.seen.get(&node).map_or(0, |s| s.load(Ordering::Relaxed));
+        node == self.me() || self.heard(node).is_some() && self.silent_for(node) < ALIVE_WITHIN
+    }
+
+    fn silent_for(&self, node: NodeId) -> Duration {
         let now = self.env.clock.monotonic();
-        seen > 0 && now.saturating_sub(Duration::from_millis(seen)) < ALIVE_WITHIN
+        let heard = if node == self.me() { now } else { self.heard(node).unwrap_or(self.started) };
+        now.saturating_sub(heard)
     }
 
     fn register(&self, tag: u8, handler: Arc<dyn PeerHandler>) {

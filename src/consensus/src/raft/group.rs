@@ -125,7 +125,8 @@ impl RaftGroup {
                 // Raft begins every term with an entry of its own; once that is applied, all
                 // that was acknowledged before is.
                 let ready_here = leads && applied.borrow_and_update().0 == term;
-                (leads, Leadership { term, leader, ready_here })
+                let last_leader = leader.or(self.leadership.borrow().last_leader);
+                (leads, Leadership { term, leader, last_leader, ready_here })
             };
             self.leadership.send_if_modified(|old| std::mem::replace(old, now) != now);
             let waits_for_own_entry = leads && !now.ready_here;

@@ -1,9 +1,11 @@
 //! ApiVersions, Metadata, DescribeCluster and FindCoordinator.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{GroupId, NodeId};
 use log::{LogError, Mode, Topic, TopicSpec};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::codec::messages::{
@@ -18,6 +20,11 @@ use crate::gateway::Shared;
 
 /// Client names and versions that KIP-511 allows.
 const MAX_SOFTWARE_NAME: usize = 255;
+/// FindCoordinator waits so long for an election: longer than one takes, shorter than any client
+/// waits for an answer.
+const ELECTION_WAIT: Duration = Duration::from_secs(3);
+/// While it waits, it looks again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn row(api: &Api) -> ApiVersion {
     ApiVersion { api_key: api.key.number(), min_version: api.advertised_min, max_version: api.max }
@@ -281,16 +288,15 @@ pub(crate) fn describe(
         let error_message = Some(text);
         return DescribeClusterResponse { error_code, error_message, ..Default::default() };
     }
-    let alive = |node: &NodeId| shared.backend.peers.is_alive(*node);
     let all = shared.config.advertised.iter();
-    // KIP-1073: a node that does not answer is what Kafka calls fenced.
-    let shown = all.filter(|(node, _)| request.include_fenced_brokers || alive(node));
+    // KIP-1073
+    let shown = all.filter(|(node, _)| request.include_fenced_brokers || !shared.is_fenced(**node));
     let brokers = shown.map(|(node, (host, port))| DescribeClusterBroker {
         broker_id: i32::from(node.0),
         host: host.clone(),
         port: i32::from(*port),
         rack: None,
-        is_fenced: !alive(node),
+        is_fenced: shared.is_fenced(*node),
     });
     DescribeClusterResponse {
         cluster_id: shared.config.cluster_id.clone(),
@@ -300,18 +306,21 @@ pub(crate) fn describe(
     }
 }
 
-/// Names the coordinators of groups.
-pub(crate) fn find_coordinator(
+/// Names the coordinators of groups and of transactional ids.
+pub(crate) async fn find_coordinator(
     shared: &Arc<Shared>,
     request: FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
+    let until = Instant::now() + ELECTION_WAIT;
     if version >= 4 {
-        let keys = request.coordinator_keys.into_iter();
-        let coordinators = keys.map(|key| coordinator(shared, key, request.key_type)).collect();
+        let mut coordinators = Vec::new();
+        for key in request.coordinator_keys {
+            coordinators.push(coordinator(shared, key, request.key_type, until).await);
+        }
         return FindCoordinatorResponse { coordinators, ..Default::default() };
     }
-    let found = coordinator(shared, request.key, request.key_type);
+    let found = coordinator(shared, request.key, request.key_type, until).await;
     FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -322,7 +331,12 @@ pub(crate) fn find_coordinator(
     }
 }
 
-fn coordinator(shared: &Arc<Shared>, key: String, key_type: i8) -> Coordinator {
+async fn coordinator(
+    shared: &Arc<Shared>,
+    key: String,
+    key_type: i8,
+    until: Instant,
+) -> Coordinator {
     let refused = |key: String, error_code, text: &str| Coordinator {
         key,
         node_id: -1,
@@ -341,9 +355,8 @@ fn coordinator(shared: &Arc<Shared>, key: String, key_type: i8) -> Coordinator {
         1 => {}
         _ => return refused(key, errors::INVALID_REQUEST, "unknown type of coordinator"),
     }
-    let leadership = shared.backend.consumer_groups.coordinator_of(&key);
-    let leader = shared.live_leader(leadership);
-    let address = leader.and_then(|n| shared.config.advertised.get(&n).map(|a| (n, a)));
+    let node = coordinating_node(shared, &key, until).await;
+    let address = node.and_then(|n| shared.config.advertised.get(&n).map(|a| (n, a)));
     match address {
         Some((node, (host, port))) => Coordinator {
             key,
@@ -355,6 +368,30 @@ fn coordinator(shared: &Arc<Shared>, key: String, key_type: i8) -> Coordinator {
         None => {
             let code = errors::COORDINATOR_NOT_AVAILABLE;
             refused(key, code, errors::message(code))
+        }
+    }
+}
+
+/// The node that coordinates a group or transactional id. During an election, waits for its end;
+/// then names the last coordinator, as Kafka does whose brokers answer from a cache.
+///
+/// librdkafka (2.16) asks three times at most, and a call that needs a coordinator hangs when it
+/// was refused as often: `send_offsets_to_transaction` does not heed its timeout.
+async fn coordinating_node(shared: &Arc<Shared>, key: &str, until: Instant) -> Option<NodeId> {
+    let mut coordinator = shared.backend.consumer_groups.watch_coordinator(key)?;
+    loop {
+        let leadership = *coordinator.borrow_and_update();
+        if let Some(node) = shared.live_leader(leadership) {
+            return Some(node);
+        }
+        let now = Instant::now();
+        if now >= until {
+            return leadership.last_leader;
+        }
+        // A node that answers again changes no leadership.
+        let look_again = until.min(now + LOOK_AGAIN);
+        if let Ok(Err(_)) = tokio::time::timeout_at(look_again, coordinator.changed()).await {
+            return None;
         }
     }
 }

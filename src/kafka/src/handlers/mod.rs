@@ -72,7 +72,7 @@ async fn dispatch(
         RequestBody::ApiVersions(body) => cluster::api_versions(body, version).into(),
         RequestBody::DescribeCluster(body) => cluster::describe(shared, body).into(),
         RequestBody::FindCoordinator(body) => {
-            cluster::find_coordinator(shared, body, version).into()
+            cluster::find_coordinator(shared, body, version).await.into()
         }
         RequestBody::InitProducerId(body) => {
             transactions::init_producer_id(shared, body, version).await.into()

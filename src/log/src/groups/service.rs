@@ -135,10 +135,9 @@ impl GroupService {
         usize::try_from(base::crc::crc32c(id.as_bytes())).unwrap_or_default() % shards
     }
 
-    /// Who leads the data group that coordinates `id`.
-    pub fn coordinator_of(&self, id: &str) -> Leadership {
-        let shard = self.shards.get(self.shard_of(id));
-        shard.map(|s| *s.leadership.borrow()).unwrap_or_default()
+    /// Follows who leads the data group that coordinates `id`. `None` without data groups.
+    pub fn watch_coordinator(&self, id: &str) -> Option<watch::Receiver<Leadership>> {
+        self.shards.get(self.shard_of(id)).map(|shard| shard.leadership.clone())
     }
 
     fn now_ms(&self) -> i64 {

@@ -484,7 +484,7 @@ impl GroupStore for MemoryStore {
 }
 
 fn led(term: u64, ready_here: bool) -> Leadership {
-    Leadership { term, leader: None, ready_here }
+    Leadership { term, ready_here, ..Leadership::default() }
 }
 
 #[tokio::test]

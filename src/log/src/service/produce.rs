@@ -10,6 +10,7 @@ use crate::command::{self, Control, ControlReply, MetaCommand, MetaReply, Produc
 use crate::configs::TimestampType;
 use crate::error::LogError;
 use crate::limits::PRODUCER_ID_BLOCK;
+use crate::partition::Partition;
 use crate::transactions::Claim;
 use crate::types::{Produced, Topic, TopicRef};
 
@@ -40,13 +41,47 @@ impl LogService {
         acks: Acks,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        let (_, part, _) = self.led(&topic, partition)?;
+        let (_, part, leadership) = self.led(&topic, partition)?;
+        let produced = self.produce_here(&topic, partition, &part, batch, acks).await;
+        self.settled(&part, leadership.term, produced)
+    }
+
+    /// What a producer is told of its batch: see [`crate::unsettled`].
+    pub(super) fn settled(
+        &self,
+        part: &Partition,
+        term: u64,
+        produced: Result<Produced, LogError>,
+    ) -> Result<Produced, LogError> {
+        let now = self.0.shared.0.env.clock.monotonic();
+        let mut unsettled = part.unsettled.lock();
+        unsettled.came(term, part.inherits(term), now);
+        match produced {
+            Err(LogError::OutOfOrderSequence) if unsettled.lasts(now) => {
+                Err(LogError::NotLeader { leader: None })
+            }
+            Err(error) if error.is_passing() => {
+                unsettled.refused(now);
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    async fn produce_here(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        part: &Partition,
+        batch: Bytes,
+        acks: Acks,
+    ) -> Result<Produced, LogError> {
         let turn = part.order.lock().await;
-        let checked = self.check(&topic, partition, batch).await?;
+        let checked = self.check(topic, partition, batch).await?;
         // The next one gets through once this one is proposed: both are polled by the task of
         // their connection, in order.
         drop(turn);
-        self.append(&topic, partition, checked, acks, Where::Here, Claim::Plain).await
+        self.append(topic, partition, checked, acks, Where::Here, Claim::Plain).await
     }
 
     /// As [`Self::produce`], on any node: for the console and for tools.

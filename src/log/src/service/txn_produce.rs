@@ -72,13 +72,27 @@ impl LogService {
         version: TxnVersion,
     ) -> Result<Produced, LogError> {
         let topic = self.resolve(topic)?;
-        let (_, part, _) = self.led(&topic, partition)?;
+        let (_, part, leadership) = self.led(&topic, partition)?;
+        let sent = self.produce_claimed(&topic, partition, &part, batch, acks, (id, version));
+        let produced = sent.await;
+        self.settled(&part, leadership.term, produced)
+    }
+
+    async fn produce_claimed(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        part: &Partition,
+        batch: Bytes,
+        acks: Acks,
+        (id, version): (&str, TxnVersion),
+    ) -> Result<Produced, LogError> {
         let order = part.order.lock().await;
-        let checked = self.check(&topic, partition, batch).await?;
+        let checked = self.check(topic, partition, batch).await?;
         // As in `produce`: the next one comes to the gate after this one.
         drop(order);
         let header = BatchHeader::parse(&checked.batch)?;
-        let append = |claim| self.append(&topic, partition, checked, acks, Where::Here, claim);
+        let append = |claim| self.append(topic, partition, checked, acks, Where::Here, claim);
         if !header.is_transactional() {
             return append(Claim::Plain).await;
         }
@@ -98,7 +112,7 @@ impl LogService {
             drop(place);
             return append(claim).await;
         }
-        let claim = self.claim(&topic, partition, &part, &header, id, version).await?;
+        let claim = self.claim(topic, partition, part, &header, id, version).await?;
         append(claim).await
     }
 
