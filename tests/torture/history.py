@@ -6,7 +6,7 @@ each of its lives, such as `remake#3`.
 
 | e | meaning |
 |---|---|
-| send | a record was handed to a producer: `v` its id, `n` the producer's own count |
+| send | a record was handed to a producer: `v` its id, `n` the producer's own count; `src` the [topic, partition, offset] that it was made of |
 | ack, fail | how it ended; `definite`: it was promised that it never happens |
 | poll | one call of a consumer: `recs` = [offset, id, leader epoch, damaged] in order |
 | reset | a consumer was told that its position `at` is out of range; bounds asked thereafter |
@@ -65,7 +65,7 @@ class Send:
     key: str = None
     tomb: bool = False
     txn: str = None
-    source: str = None
+    source: tuple = None
     outcome: str = "unknown"
     off: int = None
     t1: float = None
@@ -157,7 +157,7 @@ class History:
             self.sends[event["v"]] = Send(
                 event["v"], event["c"], event["mode"], event["topic"], event["part"],
                 event["n"], event["t"], event.get("key"), event.get("tomb", False),
-                event.get("x"), event.get("src"))
+                event.get("x"), tuple(event["src"]) if "src" in event else None)
         elif kind == "ack":
             send = self.sends[event["v"]]
             send.outcome, send.off, send.t1 = "acked", event["off"], event["t"]

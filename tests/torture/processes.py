@@ -83,9 +83,13 @@ class ClientProcess:
                 recorder.note("broken", what=f"client {self.name} ended with {code}", t=now())
         except subprocess.TimeoutExpired:
             recorder.note("broken", what=f"client {self.name} does not end", t=now())
-            self.close()
+            self.process.send_signal(signal.SIGUSR1)
+            self.close(after=2)
 
-    def close(self):
-        if self.runs():
+    def close(self, after=0):
+        """Kills it, if it has not ended by itself within so many seconds."""
+        try:
+            self.process.wait(after)
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

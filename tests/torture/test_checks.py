@@ -135,8 +135,8 @@ CASES = {
     "zombie-producer": Story().txn("x", ("a", 0)).note("txn-init", c="p", inst=2)
                               .ask("x").done("x"),
     "stuck-lso": Story().final(iso="rc", high=5, end=3),
-    "consumed-twice": Story().txn("x").sent("o", 0, "txn", x="x", src="i")
-                             .sent("p", 1, "txn", x="x", src="i").ask("x").done("x")
+    "consumed-twice": Story().txn("x").sent("o", 0, "txn", x="x", src=["log", 0, 0])
+                             .sent("p", 1, "txn", x="x", src=["log", 0, 0]).ask("x").done("x")
                              .final((0, "o"), (1, "p"), iso="rc"),
     "consumed-never": Story().sent("i", 0).final((0, "i"), iso="rc")
                              .note("committed", group="g", copies=True, offsets=[["log", 0, 1]]),

@@ -83,7 +83,10 @@ def stuck_lso(history):
 
 
 def consumed_twice(history):
-    """Consume, transform, produce: every input has one visible output, once."""
+    """Consume, transform, produce: every input has one visible output, once.
+
+    Inputs are places: a producer that gave up may have sent a record twice.
+    """
     outputs = collections.defaultdict(set)
     for topic, part, off, value, _ in history.readings("rc"):
         send = history.sends.get(value)
@@ -92,7 +95,7 @@ def consumed_twice(history):
     for source, places in outputs.items():
         if len(places) > 1:
             spots = ", ".join(f"{v} {where(t, p, o)}" for t, p, o, v in sorted(places))
-            yield f"the input {source} came out {len(places)} times: {spots}"
+            yield f"the input {where(*source)} came out {len(places)} times: {spots}"
 
 
 def consumed_never(history):
@@ -104,7 +107,7 @@ def consumed_never(history):
             for topic, part, off in e["offsets"] if e["group"] in groups}
     for (group, topic, part), end in last.items():
         log = history.log(topic, part, "rc") or {}
-        missing = [off for off in log if off < end and log[off] not in done]
+        missing = [off for off in log if off < end and (topic, part, off) not in done]
         if missing:
             yield (f"{group} committed {end} for {where(topic, part)}, and {len(missing)} records "
                    f"have no output, the first {log[missing[0]]} at {missing[0]}")

@@ -1,5 +1,6 @@
 """One client process: runs its roles until SIGTERM."""
 
+import faulthandler
 import json
 import pathlib
 import signal
@@ -37,6 +38,8 @@ def main():
     recorder = Recorder(spec["history"])
     stop = Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Of a client that does not end, the log shows where its threads are.
+    faulthandler.register(signal.SIGUSR1)
     roles = [ROLES[s["role"]](recorder, stop, spec["bootstrap"], s) for s in spec["roles"]]
     threads = [threading.Thread(target=run, args=(r, recorder)) for r in roles]
     for thread in threads:

@@ -2,7 +2,7 @@
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from torture.clients.base import ID_HEADER, Role, filled, polled, record
+from torture.clients.base import ID_HEADER, Role, filled, polled
 
 TIMEOUT_MS = 6000
 # How long the end of a transaction is asked for, again and again.
@@ -150,7 +150,7 @@ class Copying(Transactional):
             txn = self.begin(producer)
             for message in messages:
                 self.send(producer, txn, self.spec["target"], message.partition(),
-                          source=record(message)[1])
+                          source=[message.topic(), message.partition(), message.offset()])
             offsets = [TopicPartition(t, p, off) for (t, p), off in following.items()]
             producer.send_offsets_to_transaction(offsets, metadata, 10)
             outcome = self.end(producer, txn, "commit")
