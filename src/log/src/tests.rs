@@ -254,14 +254,16 @@ async fn after_a_refusal_the_next_batch_waits_for_its_turn() {
     let c = cluster();
     c.topic(&[("min.insync.replicas", "2")]).await;
     let id = c.service.init_producer_id().await.unwrap();
-    let first = with_producer(&batch(&["a"], 1), id, 0, 0);
-    let second = with_producer(&batch(&["b"], 1), id, 0, 1);
+    let known = with_producer(&batch(&["k"], 1), id, 0, 0);
+    let first = with_producer(&batch(&["a"], 1), id, 0, 1);
+    let second = with_producer(&batch(&["b"], 1), id, 0, 2);
+    assert_eq!(c.put(0, known).await, Ok(0));
     assert_eq!(c.put(0, second.clone()).await, Err(LogError::OutOfOrderSequence));
     let refused = c.service.produce(T, 0, first.clone(), Acks::All).await;
     assert_eq!(refused, Err(LogError::NotEnoughReplicas));
     assert_eq!(c.put(0, second.clone()).await, Err(LogError::NotLeader { leader: None }));
-    assert_eq!(c.put(0, first).await, Ok(0));
-    assert_eq!(c.put(0, second).await, Ok(1));
+    assert_eq!(c.put(0, first).await, Ok(1));
+    assert_eq!(c.put(0, second).await, Ok(2));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 """What all roles share."""
 
+import os
 import random
 import threading
 
@@ -45,7 +46,16 @@ class Role:
 
     def conf(self, **more):
         more = {key.replace("_", "."): value for key, value in more.items()}
-        return {**COMMON, "bootstrap.servers": self.bootstrap, "client.id": self.name, **more}
+        common = COMMON | self.debugging()
+        return {**common, "bootstrap.servers": self.bootstrap, "client.id": self.name, **more}
+
+    def debugging(self):
+        """TORTURE_DEBUG="copier:eos,broker reader-log:fetch" logs more of clients so named."""
+        for one in os.environ.get("TORTURE_DEBUG", "").split():
+            prefix, contexts = one.split(":")
+            if self.name.startswith(prefix):
+                return {"debug": contexts, "log_level": 7}
+        return {}
 
     def now(self):
         return now()

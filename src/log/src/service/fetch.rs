@@ -205,11 +205,32 @@ async fn read(
     }
     let max_bytes = max_bytes.min(MAX_READ_BYTES);
     let from = u64::try_from(offset).unwrap_or(0);
-    if let Some(records) = part.stream.read_memory(from, max_bytes) {
-        return Ok(records);
+    let records = match part.stream.read_memory(from, max_bytes) {
+        Some(records) => records,
+        None => {
+            let part = part.clone();
+            blocking(move || Ok(part.read(offset, max_bytes)?)).await?
+        }
+    };
+    check_whole(part, offset, end, &records)?;
+    Ok(records)
+}
+
+/// A reader must never go over records without a word: only compaction and deletion make holes.
+fn check_whole(part: &Partition, offset: i64, end: i64, records: &[Bytes]) -> Result<(), LogError> {
+    let first = records.first().and_then(|batch| BatchHeader::parse(batch).ok());
+    let found = first.map_or(end, |batch| batch.base_offset);
+    if found <= offset {
+        return Ok(());
     }
-    let part = part.clone();
-    blocking(move || Ok(part.read(offset, max_bytes)?)).await
+    let state = part.state.lock();
+    if state.compaction.generation > 0 || state.log_start > offset {
+        return Ok(());
+    }
+    let (topic, partition) = (part.key.topic, part.key.partition);
+    let what = format!("{topic}-{partition} has nothing from {offset} to {found}");
+    tracing::error!("{what}");
+    Err(LogError::Storage(what))
 }
 
 /// The first record at or after `log_start` that is at least as new as `ts`: offset and time.
