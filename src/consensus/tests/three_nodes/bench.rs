@@ -11,8 +11,8 @@ use base::{Env, GroupId, NodeId, OpenMode, TaskGroup};
 use bytes::Bytes;
 use consensus::net::tcp::PeerAddress;
 use consensus::{
-    ApplyAt, Cluster, ClusterOptions, DiskWork, Fatal, Rows, SlotReset, SnapshotFile, StartError,
-    StateMachine,
+    ApplyAt, Cluster, ClusterOptions, DiskWork, Fatal, GroupStatus, Rows, SlotReset, SnapshotFile,
+    StartError, StateMachine,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -211,8 +211,16 @@ impl Bench {
         &self.nodes[&node].cluster
     }
 
+    /// Waits until every node that runs is ready and leads what it should: the outcome of a
+    /// proposal whose leader moves may be unknown.
     pub(crate) async fn ready(&self) {
-        until("every node is ready", || self.nodes.values().all(|n| n.cluster.is_ready())).await;
+        let nodes = (1..=3).cycle();
+        let leads = |(group, node): (GroupStatus, u16)| {
+            !self.nodes.contains_key(&node) || group.leader == Some(NodeId(node))
+        };
+        let spread = |cluster: &Cluster| cluster.status().into_iter().zip(nodes.clone()).all(leads);
+        let ready = |cluster: &Cluster| cluster.is_ready() && spread(cluster);
+        until("every node is ready", || self.nodes.values().all(|n| ready(&n.cluster))).await;
     }
 
     pub(crate) async fn put(&self, node: u16, group: usize, value: String) -> u64 {
