@@ -17,17 +17,15 @@ use tracing::{info, warn};
 
 use crate::connection;
 use crate::limits::{
-    ACCEPT_PAUSE, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_FETCH_SESSIONS, MAX_OUTGOING_BYTES,
-    MAX_REQUEST_BYTES, MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES, SMALL_REQUEST_SHARE,
+    ACCEPT_PAUSE, BROKER_SESSION, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_FETCH_SESSIONS,
+    MAX_OUTGOING_BYTES, MAX_REQUEST_BYTES, MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES,
+    SMALL_REQUEST_SHARE,
 };
 use crate::listener::ListenerSecurity;
 use crate::metrics::{KafkaMetrics, Traffic};
 use crate::outgoing::Outgoing;
 use crate::quotas::Quotas;
 use crate::sessions::Sessions;
-
-/// Clients are told of a node for so long after it was heard last (`broker.session.timeout.ms`).
-const BROKER_SESSION: Duration = Duration::from_secs(9);
 
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
@@ -50,6 +48,8 @@ pub struct KafkaConfig {
     pub max_connections: usize,
     /// Fetch sessions kept (`max.incremental.fetch.session.cache.slots`); 0 for none.
     pub fetch_sessions: usize,
+    /// How long clients are told of a node that is silent (`broker.session.timeout.ms`).
+    pub broker_session: Duration,
     /// What the port counts.
     pub metrics: Arc<KafkaMetrics>,
     /// Whether the listener encrypts and asks who its clients are.
@@ -69,6 +69,7 @@ impl KafkaConfig {
             max_buffered_bytes: MAX_BUFFERED_BYTES,
             max_connections: MAX_CONNECTIONS,
             fetch_sessions: MAX_FETCH_SESSIONS,
+            broker_session: BROKER_SESSION,
             metrics: Arc::default(),
             security: ListenerSecurity::default(),
         }
@@ -143,7 +144,7 @@ impl Shared {
         let peers = &self.backend.peers;
         let all = peers.all();
         let heard = all.iter().filter(|node| peers.is_alive(**node)).count();
-        2 * heard > all.len() && peers.silent_for(node) >= BROKER_SESSION
+        2 * heard > all.len() && peers.silent_for(node) >= self.config.broker_session
     }
 
     /// Nodes that are not fenced, with the address that clients use.

@@ -76,6 +76,9 @@ pub const MAX_PARTITIONS_DESCRIBED: usize = 2000;
 /// Longest wait of a fetch, whatever the client asks for.
 pub const MAX_FETCH_WAIT: Duration = Duration::from_secs(300);
 
+/// Clients are told of a silent node for so long, when nothing else is configured.
+pub const BROKER_SESSION: Duration = Duration::from_secs(9);
+
 /// Pause after a connection could not be accepted, as when no file handles are left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

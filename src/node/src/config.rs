@@ -46,6 +46,9 @@ pub struct Config {
     pub log: LogConfig,
     /// Consumer groups.
     pub groups: GroupsConfig,
+    /// How long Kafka clients are told of a node that is silent, in milliseconds:
+    /// `broker.session.timeout.ms`.
+    pub broker_session_ms: u64,
     /// Bytes of the data directory's file system that stay free; below, writes are refused.
     pub disk_reserve_bytes: u64,
     /// Consensus.

@@ -369,6 +369,7 @@ impl Opening {
             cluster_id: kafka_cluster_id(&self.cluster.cluster_id().unwrap_or_default()),
             auto_create_topics: self.config.log.auto_create_topics,
             default_partitions: i32::try_from(self.config.log.default_partitions)?,
+            broker_session: Duration::from_millis(self.config.broker_session_ms),
             metrics: self.kafka_metrics.clone(),
             ..KafkaConfig::new(self.config.listen.kafka, BTreeMap::new())
         };

@@ -14,8 +14,8 @@ class Reading(Role):
     from where it was.
 
     Always from an offset that it asked for itself: librdkafka (2.16) asks for "the end" once more,
-    half a second later and long under way, when its first question was answered by a leader that
-    is none any more.
+    half a second later and under way, when the first answer came from a node that no longer
+    leads.
     """
 
     def __init__(self, *arguments):

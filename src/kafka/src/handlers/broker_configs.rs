@@ -40,7 +40,6 @@ pub(crate) const BROKER_SETTINGS: &[Row] = &[
     row("background.threads", Int, "10"),
     row("broker.heartbeat.interval.ms", Int, "2000"),
     unset("broker.rack", Str),
-    row("broker.session.timeout.ms", Int, "9000"),
     unset("client.quota.callback.class", Class),
     row("connection.failed.authentication.delay.ms", Int, "100"),
     row("connections.max.idle.ms", Long, "600000"),

@@ -111,10 +111,10 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
     let config = &shared.config;
     let groups = *shared.backend.consumer_groups.config();
     let protocol = config.security.protocol.name();
-    let address = |(node, host, port): (NodeId, String, u16)| {
-        (i32::from(node.0) == broker).then(|| format!("{protocol}://{host}:{port}"))
-    };
-    let listener = shared.brokers().into_iter().find_map(address).unwrap_or_default();
+    let address = |(host, port): &(String, u16)| format!("{protocol}://{host}:{port}");
+    let node = u16::try_from(broker).map(NodeId).ok();
+    let listener = node.and_then(|node| config.advertised.get(&node)).map(address);
+    let listener = listener.unwrap_or_default();
     let mut rows = vec![
         ("broker.id", Kind::Int, broker.to_string()),
         ("node.id", Kind::Int, broker.to_string()),
@@ -122,6 +122,7 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
         ("num.partitions", Kind::Int, config.default_partitions.to_string()),
         ("socket.request.max.bytes", Kind::Int, config.max_request_bytes.to_string()),
         ("max.connections", Kind::Int, config.max_connections.to_string()),
+        ("broker.session.timeout.ms", Kind::Int, config.broker_session.as_millis().to_string()),
         ("advertised.listeners", Kind::List, listener.clone()),
         ("listeners", Kind::List, listener),
         ("log.dir", Kind::Str, "parts".to_owned()),

@@ -347,6 +347,7 @@ impl<'a> Reader<'a> {
                 offsets_check_ms: self.number("log.offsets_check_ms"),
             },
             groups: self.groups(),
+            broker_session_ms: self.number("kafka.broker_session_timeout_ms"),
             disk_reserve_bytes: self.number("disk.reserve_bytes"),
             raft: self.raft(),
             kafka: self.kafka_security(&host),

@@ -123,8 +123,9 @@ fn mistakes_are_named_with_their_place() {
          limits.connections, limits.request_bytes, limits.inflight_bytes, \
          kafka.security_protocol, kafka.tls_listener, kafka.client_auth, kafka.sasl_mechanisms, \
          kafka.max_reauth_ms, kafka.failed_authentication_delay_ms, kafka.authorizer, \
-         kafka.super_users, kafka.allow_everyone_if_no_acl_found, tls.certificate_file, \
-         tls.key_file, tls.client_ca_file, security.admin_user, security.admin_password_file, \
+         kafka.super_users, kafka.allow_everyone_if_no_acl_found, \
+         kafka.broker_session_timeout_ms, tls.certificate_file, tls.key_file, \
+         tls.client_ca_file, security.admin_user, security.admin_password_file, \
          security.admin_password, peers",
     );
     check(

@@ -31,6 +31,7 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka.authorizer", Kind::Bool, "false"),
     key("kafka.super_users", Kind::Text, ""),
     key("kafka.allow_everyone_if_no_acl_found", Kind::Bool, "false"),
+    key("kafka.broker_session_timeout_ms", int(1, DAY_MS), "9000"),
     key("tls.certificate_file", Kind::Text, ""),
     key("tls.key_file", Kind::Text, ""),
     key("tls.client_ca_file", Kind::Text, ""),
