@@ -205,6 +205,11 @@ impl Bench {
         let node = self.nodes.remove(&node).unwrap();
         node.cluster.stop().await;
         node.tasks.shutdown(PATIENCE).await;
+        let led = |group: GroupStatus| group.leader.is_some_and(|n| self.nodes.contains_key(&n.0));
+        let all_led = |cluster: &Cluster| cluster.status().into_iter().all(led);
+        if self.nodes.len() > 1 {
+            until("others lead", || self.nodes.values().all(|n| all_led(&n.cluster))).await;
+        }
     }
 
     pub(crate) fn cluster(&self, node: u16) -> &Arc<Cluster> {
