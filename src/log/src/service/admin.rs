@@ -62,8 +62,9 @@ impl LogService {
         }
     }
 
-    /// Who is told that a topic exists may have made it with an attempt that timed out half way, and
-    /// produces to it now: an earlier topic of this name must be gone first, as after a creation.
+    /// Who is told that a topic exists may have made it with an attempt that timed out half way,
+    /// and produces to it now: an earlier topic of this name must be gone first, as after a
+    /// creation.
     async fn exists(&self, spec: &TopicSpec, mode: Mode) -> LogError {
         let rest = match mode {
             Mode::Apply => self.delete_orphans().await,
