@@ -18,6 +18,9 @@ COMMON = {
     "socket.timeout.ms": 4000,
     "socket.connection.setup.timeout.ms": 1500,
     "topic.metadata.refresh.interval.ms": 3000,
+    # When all brokers were down, librdkafka (2.16) gives up its handles of them; a transaction whose
+    # group's coordinator it remembers by such a handle never ends.
+    "metadata.recovery.strategy": "none",
     "allow.auto.create.topics": False,
 }
 
