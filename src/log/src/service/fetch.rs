@@ -227,6 +227,7 @@ fn check_whole(part: &Partition, offset: i64, end: i64, records: &[Bytes]) -> Re
     if state.compaction.generation > 0 || state.log_start > offset {
         return Ok(());
     }
+    drop(state);
     let (topic, partition) = (part.key.topic, part.key.partition);
     let what = format!("{topic}-{partition} has nothing from {offset} to {found}");
     tracing::error!("{what}");
