@@ -375,8 +375,8 @@ async fn coordinator(
 /// The node that coordinates a group or transactional id. During an election, waits for its end;
 /// then names the last coordinator, as Kafka does whose brokers answer from a cache.
 ///
-/// librdkafka (2.16) asks three times at most, and a call that needs a coordinator hangs when it
-/// was refused as often: `send_offsets_to_transaction` does not heed its timeout.
+/// By its source, librdkafka (2.16) asks three times at most, and a call that was refused as often
+/// hangs: `send_offsets_to_transaction` does not heed its timeout.
 async fn coordinating_node(shared: &Arc<Shared>, key: &str, until: Instant) -> Option<NodeId> {
     let mut coordinator = shared.backend.consumer_groups.watch_coordinator(key)?;
     loop {
