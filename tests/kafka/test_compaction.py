@@ -76,7 +76,9 @@ def read(cluster, topic, partition=0, offset=None):
     """Every record of a partition: offset, key, value."""
     consumer = confluent.Consumer({
         "bootstrap.servers": servers(cluster), "group.id": "reader", "enable.auto.commit": False,
-        "enable.partition.eof": True, "auto.offset.reset": "earliest"})
+        "enable.partition.eof": True, "auto.offset.reset": "earliest",
+        # The end is told by an answer without records, which waits this long.
+        "fetch.wait.max.ms": 20})
     start = confluent.OFFSET_BEGINNING if offset is None else offset
     consumer.assign([confluent.TopicPartition(topic, partition, start)])
     found, end = [], time.monotonic() + DEADLINE

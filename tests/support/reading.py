@@ -45,7 +45,7 @@ def records(cluster, topic, deadline=120):
         found = {}
         end = time.monotonic() + deadline
         while len(found) < left and time.monotonic() < end:
-            for message in consumer.consume(1000, 1.0):
+            for message in consumer.consume(min(1000, left - len(found)), 1.0):
                 assert message.error() is None, message.error()
                 key = (message.partition(), message.offset())
                 assert key not in found, f"{key} was read twice"

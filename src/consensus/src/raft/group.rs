@@ -32,8 +32,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 4096;
 /// Bytes of commands merged into one entry, unless a single command is larger.
 const MERGE_BYTES: usize = MIB;
-/// Entries of one group on their way at once; what waits meanwhile is merged.
-const IN_FLIGHT: usize = 8;
+/// Shares of a group's pipeline. An entry takes one while it is on its way, a small one
+/// [`SMALL_SHARES`]: what comes meanwhile is merged behind it, for an entry costs every node about
+/// the same whether it carries one command or a hundred.
+const PIPELINE_SHARES: usize = 8;
+const SMALL_SHARES: u32 = 4;
+/// Bytes of commands from which an entry no longer counts as small.
+const SMALL_BYTES: usize = 128 * 1024;
 /// Commands above this go over the bulk lane when forwarded.
 const CONTROL_BYTES: usize = 64 * 1024;
 
@@ -142,7 +147,7 @@ impl RaftGroup {
     }
 
     async fn run_proposals(self: Arc<Self>, mut queue: mpsc::Receiver<Pending>, tasks: TaskGroup) {
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let pipeline = Arc::new(Semaphore::new(PIPELINE_SHARES));
         let mut left: Option<Pending> = None;
         loop {
             let first = match left.take() {
@@ -152,10 +157,18 @@ impl RaftGroup {
                     None => return,
                 },
             };
-            let Ok(slot) = in_flight.clone().acquire_owned().await else { return };
-            let (batch, rest) = merge(first, &mut queue);
-            left = rest;
-            self.write(batch, slot, &tasks).await;
+            let Ok(mut slot) = pipeline.clone().acquire_owned().await else { return };
+            let mut batch = Batch::new(first);
+            left = batch.fill(&mut queue);
+            if batch.bytes < SMALL_BYTES {
+                let more = pipeline.clone().acquire_many_owned(SMALL_SHARES - 1).await;
+                let Ok(more) = more else { return };
+                slot.merge(more);
+                if left.is_none() {
+                    left = batch.fill(&mut queue);
+                }
+            }
+            self.write(batch.commands, slot, &tasks).await;
         }
     }
 
@@ -285,22 +298,32 @@ enum Forwarded {
     Final(ProposeError),
 }
 
-/// Takes what waits behind `first` into the same entry, as far as it fits and expects the same
-/// term; the first command that does not fit is returned for the next entry.
-fn merge(first: Pending, queue: &mut mpsc::Receiver<Pending>) -> (Vec<Pending>, Option<Pending>) {
-    let term = first.term;
-    let mut bytes = first.item.body.len();
-    let mut batch = vec![first];
-    while bytes < MERGE_BYTES
-        && let Ok(next) = queue.try_recv()
-    {
-        if next.term != term || bytes + next.item.body.len() > MERGE_BYTES {
-            return (batch, Some(next));
-        }
-        bytes += next.item.body.len();
-        batch.push(next);
+/// Commands of one entry.
+struct Batch {
+    commands: Vec<Pending>,
+    term: Option<u64>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(first: Pending) -> Self {
+        Self { term: first.term, bytes: first.item.body.len(), commands: vec![first] }
     }
-    (batch, None)
+
+    /// Takes in what waits, as far as it fits and expects the same term; the first command that
+    /// does not is returned for the next entry.
+    fn fill(&mut self, queue: &mut mpsc::Receiver<Pending>) -> Option<Pending> {
+        while self.bytes < MERGE_BYTES
+            && let Ok(next) = queue.try_recv()
+        {
+            if next.term != self.term || self.bytes + next.item.body.len() > MERGE_BYTES {
+                return Some(next);
+            }
+            self.bytes += next.item.body.len();
+            self.commands.push(next);
+        }
+        None
+    }
 }
 
 fn answer_all(batch: Vec<Pending>, error: &ProposeError) {
@@ -431,8 +454,9 @@ mod tests {
         let mut sizes = Vec::new();
         let mut left = waiting.try_recv().ok();
         while let Some(first) = left.take() {
-            let (batch, rest) = merge(first, &mut waiting);
-            sizes.push(batch.len());
+            let mut batch = Batch::new(first);
+            let rest = batch.fill(&mut waiting);
+            sizes.push(batch.commands.len());
             left = rest.or_else(|| waiting.try_recv().ok());
         }
         sizes
