@@ -46,20 +46,20 @@ def name():
     return f"t{uuid.uuid4().hex[:12]}"
 
 
-FIGURES = []
-
-
 @pytest.fixture
-def figure(request):
+def figure(record_property):
     """Notes a measured figure, shown at the end of the run."""
-    return lambda text: FIGURES.append(f"{request.node.name}: {text}")
+    return lambda text: record_property("figure", text)
 
 
 def pytest_terminal_summary(terminalreporter):
-    if FIGURES:
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    figures = [(report.nodeid.rpartition("::")[2], value) for report in reports
+               for key, value in report.user_properties if key == "figure"]
+    if figures:
         terminalreporter.section("figures")
-        for line in FIGURES:
-            terminalreporter.write_line(line)
+        for name, value in figures:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.hookimpl(wrapper=True)
