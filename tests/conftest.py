@@ -46,20 +46,20 @@ def name():
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+FIGURES = []
+
+
 @pytest.fixture
-def figure(record_property):
+def figure(request):
     """Notes a measured figure, shown at the end of the run."""
-    return lambda text: record_property("figure", text)
+    return lambda text: FIGURES.append(f"{request.node.name}: {text}")
 
 
 def pytest_terminal_summary(terminalreporter):
-    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-    figures = [(report.nodeid.rpartition("::")[2], value) for report in reports
-               for key, value in report.user_properties if key == "figure"]
-    if figures:
+    if FIGURES:
         terminalreporter.section("figures")
-        for name, value in figures:
-            terminalreporter.write_line(f"{name}: {value}")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

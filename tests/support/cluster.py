@@ -1,6 +1,5 @@
 """A cluster of three real node processes on free ports."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -15,23 +14,6 @@ from support.paths import TRINE
 from support.wait import wait_until
 
 NODES = (1, 2, 3)
-
-# Clusters of different test processes must not meet, also where a killed node leaves its ports
-# for a while: each process has a range of its own, above where trine looks for free ports and
-# below where the system takes those of outgoing connections.
-PORTS_OF_ALL = range(30_000, 32_760)
-PORTS_OF_CLUSTER = 40
-
-
-def port_bases():
-    """First ports of clusters, round and round through the range of this test process."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    mine = list(PORTS_OF_ALL[::PORTS_OF_CLUSTER])[worker:-1:workers]
-    return itertools.cycle(mine)
-
-
-PORT_BASES = port_bases()
 
 
 class Node:
@@ -108,8 +90,12 @@ class Cluster:
         self._temporary = directory is None
         self.dir = pathlib.Path(directory or tempfile.mkdtemp(prefix="trine-test-"))
         words = [w for s in sets for w in ("--set", s)]
+        self.local = subprocess.Popen(
+            [TRINE, "-o", "json", "local", "--dir", self.dir, "--port-base", "free", *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
         try:
-            ports = self._start(words)
+            ports = json.loads(self._line())
             self.nodes = [Node(n, self.dir.resolve(), ports[str(n)]) for n in NODES]
             ready = json.loads(self._line())
             self.seconds_to_ready = ready["seconds"]
@@ -117,24 +103,6 @@ class Cluster:
         except BaseException:
             self.close()
             raise
-
-    def _start(self, words):
-        """Starts `trine local`, with a next range of ports while one is taken; its ports."""
-        bases = itertools.islice(PORT_BASES, 10)
-        # In a directory that may be used again, a cluster keeps the ports it once had.
-        for base in map(str, bases) if self._temporary else ["free"]:
-            self.local = subprocess.Popen(
-                [TRINE, "-o", "json", "local", "--dir", self.dir, "--port-base", base, *words],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True)
-            line = self.local.stdout.readline()
-            if line:
-                return json.loads(line)
-            told = self.local.stderr.read()
-            self.local.wait()
-            if "taken" not in told:
-                break
-        raise AssertionError(f"trine local ended: {told}")
 
     def _line(self):
         line = self.local.stdout.readline()
