@@ -12,7 +12,7 @@ mod kafka_round_trip;
 
 static ROWS: LazyLock<Vec<&Api>> = LazyLock::new(|| {
     let only = std::env::var("TRINE_FUZZ_API").ok().map(|key| key.parse().expect("a number"));
-    TABLE.iter().filter(|api| only.is_none_or(|key| api.key.number() == key)).collect()
+    TABLE.iter().filter(|api| only.is_none_or(|key: i16| api.key.number() == key)).collect()
 });
 
 fuzz_target!(|data: &[u8]| {
