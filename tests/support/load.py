@@ -144,10 +144,14 @@ class Load:
         self.consumer = Consuming(cluster, topic, f"{name}-group").start()
         wait_until(lambda: len(self.producer.acks) == 6, 30, "records in every partition")
 
+    def landed(self):
+        """Files that can be searched."""
+        return count(self.cluster, self.name)
+
     def wait_files(self, share, deadline=120):
         """Waits until a share of the files can be searched."""
         goal = int(self.total * share)
-        wait_until(lambda: count(self.cluster, self.name) >= goal, deadline,
+        wait_until(lambda: self.landed() >= goal, deadline,
                    f"{goal} searchable files", pause=0.2)
 
     @property

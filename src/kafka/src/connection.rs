@@ -47,6 +47,10 @@ use crate::sasl::{self, Before, Bounds, Conversation, Proven};
 /// Memory is taken from the budget in steps of this many bytes.
 const STEP: usize = 256 * KIB;
 
+/// Bounds of the buffer in which a connection waits for a request; it stands in no budget.
+const LEAST_ROOM: usize = 4 * KIB;
+const MOST_ROOM: usize = 32 * KIB;
+
 /// A whole request and the memory it holds.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
@@ -143,15 +147,19 @@ async fn read_frames(
     bounds: &Bounds,
 ) -> Result<(), End> {
     let mut kept = BytesMut::new();
+    let mut room = LEAST_ROOM;
     loop {
         while kept.is_empty() {
-            kept.reserve(4 * KIB);
+            kept.reserve(room);
             let got = timeout(IDLE_TIMEOUT, reader.read_buf(&mut kept)).await;
             if got.map_err(|_| End::Slow)?? == 0 {
                 return Err(End::Closed);
             }
         }
         let frame = read_frame(shared, &mut reader, &mut kept, bounds).await?;
+        // The next is likely like this one, and comes whole with one call to the system if the
+        // buffer is larger than it.
+        room = (frame.bytes.len() + KIB).clamp(LEAST_ROOM, MOST_ROOM);
         if sender.send(frame).await.is_err() {
             return Ok(());
         }

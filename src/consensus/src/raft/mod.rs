@@ -7,6 +7,7 @@ pub(crate) mod host;
 pub(crate) mod leading;
 pub(crate) mod network;
 pub(crate) mod rows;
+pub(crate) mod runtime;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod store;
