@@ -94,7 +94,22 @@ def query():
         yield text.encode()
 
 
-TARGETS = [kafka_request, kafka_body, record_batch, webhdfs, bulk_body, query]
+def search_body():
+    for text in [
+        '{"query":{"match":{"t":"quick fox"}},"sort":[{"n":"desc"},"_doc"],"size":2,"from":1,'
+        '"highlight":{"fields":{"t":{}}},"_source":["t*"],"track_total_hits":true}',
+        '{"aggs":{"k":{"terms":{"field":"k","size":3},"aggs":{"s":{"stats":{"field":"n"}}}},'
+        '"h":{"date_histogram":{"field":"d","calendar_interval":"month","time_zone":"+09:00"}}}}',
+        '{"query":{"range":{"d":{"gte":"2024-01-01||/M","lt":"now+1d/d"}}},"min_score":0.1}',
+        '{"query":{"function_score":{"query":{"match_all":{}}}}}',
+        '{"aggs":{"c":{"cardinality":{"field":"k"}},"p":{"percentiles":{"field":"f"}}},"size":0}',
+        't:(quick OR "lazy dog"~2)^3 AND -u:회의* n:[1 TO 5} _exists_:k d:>2024-01-01 /f.x/',
+        '+quick | "lazy dog" -fox~1 (a b*)',
+    ]:
+        yield text.encode()
+
+
+TARGETS = [kafka_request, kafka_body, record_batch, webhdfs, bulk_body, query, search_body]
 
 
 def main():

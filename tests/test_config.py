@@ -1,8 +1,10 @@
 """Configuration: mistakes are named with file and line, exit code 2, nothing touched."""
 
+import json
 import subprocess
 
 import pytest
+import requests
 
 from support.paths import ROOT, TRINE
 
@@ -84,12 +86,16 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("change, words", [
     (lambda j: j | {"format": 999}, "newer"),
     (lambda j: j | {"node": 2}, "node 2"),
+    (lambda j: j | {"name": "elsewhere"}, 'cluster "elsewhere"'),
 ])
 def test_a_foreign_data_directory_is_refused(own_cluster, change, words):
-    import json
-
     cluster = own_cluster()
     node = cluster.node(1)
+    # Opening a store looks through its files and mends them: a large one of its own and a small
+    # one in a pack must be left as they are, too.
+    for path, size in (("large", 3_000_000), ("small", 10)):
+        url = f"http://{cluster.webhdfs[0]}/webhdfs/v1/{path}?op=CREATE&user.name=root"
+        assert requests.put(url, data=b"x" * size, timeout=30).status_code == 201
     node.stop()
     identity = node.data_dir / "node.json"
     identity.write_text(json.dumps(change(json.loads(identity.read_text()))))

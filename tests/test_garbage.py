@@ -251,6 +251,25 @@ def test_slow_drips_do_not_block_others(cluster, port):
             connection.close()
 
 
+def test_elastic_bodies_that_stall_do_not_keep_others_out(cluster):
+    """More unfinished requests than are answered at once, and large ones that take what memory
+    there is for large ones."""
+    head = b"POST /_bulk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    lengths = [1000] * 300 + [100 << 20] * 4
+    connections = [connect(cluster, "elastic") for _ in lengths]
+    try:
+        for connection, length in zip(connections, lengths):
+            send(connection, head + b"Content-Length: %d\r\n\r\n{" % length)
+        with connect(cluster, "elastic") as connection:
+            body = b'{"query":{"match_all":{}}}'
+            send(connection, head.replace(b"_bulk", b"_search")
+                 + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            assert (answer(connection) or b"").startswith(b"HTTP/1.1 200")
+    finally:
+        for connection in connections:
+            connection.close()
+
+
 @pytest.mark.parametrize("port", ALL)
 def test_connections_that_say_nothing(cluster, port):
     connections = [connect(cluster, port) for _ in range(200)]

@@ -36,6 +36,9 @@ def test_elasticsearch_py_8(urls, name):
         assert found["hits"]["total"]["value"] == 500
         assert found["hits"]["hits"][0]["_id"] == "499"
         assert found["aggregations"]["top"]["value"] == 499
+        typed = one.search(
+            index=name, size=0, typed_keys=True, aggs={"top": {"max": {"field": "n"}}})
+        assert typed["aggregations"]["max#top"]["value"] == 499
     with pytest.raises(ConflictError):
         es.create(index=name, id="1", document={})
     es.update(index=name, id="1", doc={"n": 1000})

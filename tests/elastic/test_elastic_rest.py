@@ -53,6 +53,46 @@ def test_errors_are_those_of_elasticsearch(urls, name):
     assert requests.get(url).headers["X-elastic-product"] == "Elasticsearch"
 
 
+def test_what_is_not_there_is_refused_and_defaults_pass(urls, name):
+    url = urls[0]
+    doc = f"{url}/{name}/_doc/1"
+    for refused in (
+        requests.put(doc, params={"pipeline": "p"}, json={}),
+        requests.get(f"{url}/_search", params={"explain": "true"}),
+        requests.get(f"{url}/_search", params={"scroll": "1m"}),
+        requests.post(f"{url}/_search", json={"pit": {"id": "x"}}),
+        requests.post(f"{url}/_search", json={"profile": True}),
+        requests.get(f"{url}/_cat/indices", params={"format": "cbor"}),
+        requests.put(f"{url}/{name}", json={"settings": {"index.sort.field": "n"}}),
+    ):
+        assert refused.status_code == 400, refused.url
+        assert "not supported by this server" in refused.json()["error"]["reason"], refused.url
+    for params in ({"pipeline": "_none"}, {"wait_for_active_shards": "all", "timeout": "30s"}):
+        assert requests.put(doc, params={**params, "refresh": "true"}, json={"n": 1}).ok, params
+    params = {"explain": "false", "typed_keys": "true", "preference": "1795348891025"}
+    body = {"profile": False, "timeout": "30s", "stored_fields": ["*"], "_source": True,
+            "script_fields": {}, "aggs": {"n": {"terms": {"field": "n"}}}}
+    found = requests.post(f"{url}/{name}/_search", params=params, json=body).json()
+    assert found["hits"]["hits"][0]["_source"] == {"n": 1}
+    assert found["aggregations"]["lterms#n"]["buckets"][0]["doc_count"] == 1
+
+
+def test_a_block_holds_at_every_node(urls, name):
+    requests.put(f"{urls[0]}/{name}")
+
+    def block(flag):
+        change = {"index.blocks.write": flag}
+        assert requests.put(f"{urls[1]}/{name}/_settings", json=change).ok
+
+    def statuses():
+        return [requests.put(f"{url}/{name}/_doc/1", json={}).status_code for url in urls]
+
+    block(True)
+    assert statuses() == [403, 403, 403]
+    block(False)
+    assert statuses() == [201, 200, 200]
+
+
 def test_gzip_both_ways(urls, name):
     url = urls[0]
     lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (i, i) for i in range(100))

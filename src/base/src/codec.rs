@@ -5,6 +5,8 @@
 //! changed struct would misread old bytes. Never use it for payloads: megabytes through serde
 //! cost milliseconds.
 
+use std::io;
+
 use bincode::Options;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -18,18 +20,29 @@ pub struct DecodeError {
     reason: String,
 }
 
-fn options() -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_VALUE_BYTES)
+fn options(limit: u64) -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(limit)
 }
 
 /// Encodes a value. Panics when it exceeds [`MAX_VALUE_BYTES`]: callers bound what they build.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    options().serialize(value).expect("own types serialize, and their size is bounded before")
+    let bytes = options(MAX_VALUE_BYTES).serialize(value);
+    bytes.expect("own types serialize, and their size is bounded before")
+}
+
+/// As [`encode`], for a file: an error when it exceeds `limit` bytes.
+pub fn encode_file<T: Serialize>(value: &T, limit: u64) -> io::Result<Vec<u8>> {
+    options(limit).serialize(value).map_err(io::Error::other)
 }
 
 /// Decodes a value; rejects trailing bytes and anything above [`MAX_VALUE_BYTES`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    options()
+    decode_file(bytes, MAX_VALUE_BYTES)
+}
+
+/// As [`decode`], for what [`encode_file`] wrote.
+pub fn decode_file<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, DecodeError> {
+    options(limit)
         .deserialize(bytes)
         .map_err(|e| DecodeError { what: std::any::type_name::<T>(), reason: e.to_string() })
 }

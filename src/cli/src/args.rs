@@ -187,7 +187,8 @@ pub enum UserCommand {
 /// Commands about sources or pipelines.
 #[derive(Debug, Subcommand)]
 pub enum FlowCommand {
-    /// Creates or changes what the TOML file declares.
+    /// Creates or changes the pipeline that the TOML file declares; for a source, the file has the
+    /// pipeline's name and a [source].
     Apply {
         /// The file.
         file: PathBuf,
@@ -200,8 +201,10 @@ pub enum FlowCommand {
     Pause(FlowName),
     /// Goes on after `pause`.
     Resume(FlowName),
-    /// Tries again what failed or stands in quarantine.
+    /// Collects files that stand in quarantine again, and starts a source that stopped.
     Retry(FlowName),
+    /// Shows what was given up, and why.
+    Quarantine(FlowName),
     /// Forgets it; what has landed stays.
     Delete(FlowName),
 }

@@ -46,23 +46,42 @@ pub fn run(kind: Kind, command: FlowCommand, output: Output) -> anyhow::Result<(
             let value = Admin::of(&admin).call(kind.path(), Ask::Put(&spec))?;
             confirm(&name, "applied", value, output)
         }
-        FlowCommand::List(admin) => {
-            let value = Admin::of(&admin).call(kind.path(), Ask::Get)?;
-            match output {
-                Output::Json => say(value)?,
-                Output::Table => say(table_of(rows(&value)))?,
-            }
-            Ok(())
+        FlowCommand::List(admin) => show(Admin::of(&admin).call(kind.path(), Ask::Get)?, output),
+        FlowCommand::Quarantine(name) => {
+            let path = format!("{}/{}/quarantine", kind.path(), segment(&name.name));
+            show(Admin::of(&name.admin).call(&path, Ask::Get)?, output)
         }
         FlowCommand::Pause(name) => act(name, "pause", "paused"),
         FlowCommand::Resume(name) => act(name, "resume", "resumed"),
-        FlowCommand::Retry(name) => act(name, "retry", "tried again"),
+        FlowCommand::Retry(name) => {
+            let path = format!("{}/{}/retry", kind.path(), segment(&name.name));
+            let value = Admin::of(&name.admin).call(&path, Ask::Post)?;
+            confirm(&name.name, &retried(&value), value, output)
+        }
         FlowCommand::Delete(name) => {
             let path = format!("{}/{}", kind.path(), segment(&name.name));
             let value = Admin::of(&name.admin).call(&path, Ask::Delete)?;
             confirm(&name.name, "deleted", value, output)
         }
     }
+}
+
+/// What a retry did, in words.
+fn retried(value: &Value) -> String {
+    let count = |key: &str| value[key].as_u64().unwrap_or(0);
+    let mut text = format!("files to be collected again: {}", count("released"));
+    if count("kept") > 0 {
+        text += &format!("; records that stay in quarantine: {}", count("kept"));
+    }
+    text
+}
+
+fn show(value: Value, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => say(value)?,
+        Output::Table => say(table_of(rows(&value)))?,
+    }
+    Ok(())
 }
 
 /// The rows of a list answer: an array, or the array inside an object.

@@ -29,7 +29,7 @@ use crate::net::{Link, methods, proto};
 use crate::peer::{Lane, Message};
 use crate::raft::group::RaftGroup;
 use crate::raft::network::group_id;
-use crate::raft::types::Member;
+use crate::raft::types::{Member, StoredMembership};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +51,14 @@ pub(crate) struct Birth {
     groups: OnceCell<BTreeMap<GroupId, Arc<RaftGroup>>>,
     reset: OnceCell<Arc<dyn SlotReset>>,
     tasks: base::TaskGroup,
+}
+
+/// The voters that an unfinished change of members leads to.
+fn goal(membership: &StoredMembership) -> Option<BTreeSet<u64>> {
+    match &membership.membership().get_joint_config()[..] {
+        [_, .., last] => Some(last.clone()),
+        _ => None,
+    }
 }
 
 impl Birth {
@@ -316,6 +324,22 @@ impl Birth {
         reply(State::Working)
     }
 
+    /// Ends changes of members that lost their leader half way. Until then a group needs a
+    /// majority of the old members beside one of the new.
+    pub(crate) async fn finish_changes(&self) {
+        for group in self.groups().filter(|g| g.leadership().ready_here) {
+            let membership = group.raft.server_metrics().borrow_watched().membership_config.clone();
+            let Some(voters) = goal(&membership) else { continue };
+            // Who changes them right now holds this.
+            let Ok(_guard) = group.joining.try_lock() else { continue };
+            info!(group = %group.id(), ?voters, "finishing a change of members");
+            let change = ChangeMembers::ReplaceAllVoters(voters);
+            if let Err(reason) = group.raft.change_membership(change, false).await {
+                warn!(group = %group.id(), "the change is not finished yet: {reason}");
+            }
+        }
+    }
+
     async fn replace(&self, group: &RaftGroup, node: NodeId, raft_id: u64) -> Result<(), String> {
         if group.id() == GroupId::FS
             && let Some(reset) = self.reset.get()
@@ -334,5 +358,24 @@ impl Birth {
         group.raft.change_membership(change, false).await.map_err(|e| e.to_string())?;
         info!(group = %group.id(), %node, raft_id, "the node votes");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::types::Membership;
+
+    #[test]
+    fn a_change_that_was_left_half_way_has_a_goal() {
+        let member = |slot| Member { slot };
+        let nodes = BTreeMap::from([(10, member(1)), (20, member(2)), (30, member(3))]);
+        let stored = |configs: Vec<BTreeSet<u64>>| {
+            let membership = Membership::new(configs, nodes.clone()).unwrap();
+            StoredMembership::new(None, membership)
+        };
+        let (old, new) = (BTreeSet::from([10, 20]), BTreeSet::from([10, 20, 30]));
+        assert_eq!(goal(&stored(vec![old.clone()])), None);
+        assert_eq!(goal(&stored(vec![old, new.clone()])), Some(new));
     }
 }

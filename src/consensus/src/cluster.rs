@@ -175,17 +175,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Opens the data directory, replays what was applied, and joins or awaits the cluster.
-    /// Returns before the groups have leaders.
+    /// Opens the data directory that `file` describes, replays what was applied, and joins or
+    /// awaits the cluster. Returns before the groups have leaders.
     pub async fn start(
         env: &Env,
         options: ClusterOptions,
+        file: NodeFile,
         listeners: Vec<TcpListener>,
         machines: &MakeMachines<'_>,
         tasks: &TaskGroup,
     ) -> Result<Arc<Self>, StartError> {
         let dir = options.data_dir.clone();
-        let file = NodeFile::load_or_mint(env, &dir, options.node, options.data_groups)?;
         file.save(env, &dir)?;
         let (wal, thread) = Wal::open(env, wal_options(&options))?;
         let wal_thread = base::task::thread("wal", move || thread.run());
@@ -508,11 +508,14 @@ impl Cluster {
     async fn run_purge(self: Arc<Self>) {
         loop {
             tokio::time::sleep(PURGE_LOOK).await;
-            if self.wal.live_bytes() <= self.options.keep_log_bytes {
+            // Room is worth more than sparing a follower that is away a snapshot.
+            let low = self.own_disk_low.load(Ordering::Relaxed);
+            let keep = if low { 0 } else { self.options.keep_log_bytes };
+            if self.wal.live_bytes() <= keep {
                 continue;
             }
             // A group that is seldom written to must not keep the log of all the others.
-            for id in self.wal.late_checkpoints(self.options.keep_log_bytes / 2) {
+            for id in self.wal.late_checkpoints(keep / 2) {
                 if let Err(e) = self.checkpoint(id).await {
                     self.fail(format!("checkpoint of group {id}: {e}"));
                     return;
@@ -603,6 +606,7 @@ impl Cluster {
         self.balanced.store(true, Ordering::Relaxed);
         loop {
             tokio::time::sleep(BALANCE_EVERY).await;
+            self.birth.finish_changes().await;
             self.balance().await;
         }
     }
@@ -741,6 +745,8 @@ fn raft_config(options: &ClusterOptions, group: GroupId) -> Result<Config, Start
         // A leader may lose entries that it never synced and that the two others have committed.
         // Were it to go on in its old term, it would give their log ids to other entries.
         enable_leader_restore: Some(false),
+        // A follower that lost its power may come back without what it did not sync.
+        allow_log_reversion: Some(matches!(options.sync, SyncMode::Interval(_))),
         ..Config::default()
     };
     let valid = config.validate();

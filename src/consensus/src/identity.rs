@@ -59,6 +59,19 @@ pub enum IdentityError {
         /// Who wants to use it.
         expected: NodeId,
     },
+    /// Belongs to a node of another cluster.
+    #[error(
+        "{path}: data directory belongs to cluster \"{found}\", the configuration says \
+         \"{expected}\""
+    )]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wants to use it.
+        expected: String,
+    },
     /// The number of data groups is fixed when the cluster is born.
     #[error(
         "{path}: the cluster was born with {found} data groups, the configuration says \
@@ -74,6 +87,17 @@ pub enum IdentityError {
     },
 }
 
+/// Whose a data directory must be, by the configuration.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's slot.
+    pub node: NodeId,
+    /// Number of data groups.
+    pub data_groups: u16,
+}
+
 /// What `node.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFile {
@@ -85,6 +109,10 @@ pub struct NodeFile {
     pub raft_id: u64,
     /// The cluster as 32 hex digits; none before birth.
     pub cluster: Option<String>,
+    /// The cluster's name; none in a directory made before names were kept, which takes the
+    /// configured one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Number of data groups.
     pub data_groups: u16,
     /// Set on the node that gives birth until every group is initialised: Raft ids by slot.
@@ -94,35 +122,26 @@ pub struct NodeFile {
 
 impl NodeFile {
     /// Reads the file, or mints an identity for a blank directory without writing it yet.
-    pub fn load_or_mint(
-        env: &Env,
-        dir: &Path,
-        node: NodeId,
-        data_groups: u16,
-    ) -> Result<Self, IdentityError> {
+    pub fn load_or_mint(env: &Env, dir: &Path, owner: &Owner) -> Result<Self, IdentityError> {
         let path = dir.join(FILE);
         let io = |source| IdentityError::Io { path: path.clone(), source };
         if !env.disk.exists(&path).map_err(io)? {
             return Ok(Self {
                 format: FORMAT,
-                node: node.0,
+                node: owner.node.0,
                 // Never 0, and small enough for every JSON reader.
                 raft_id: (env.random.next_u64() >> 12) | 1,
                 cluster: None,
-                data_groups,
+                name: Some(owner.cluster.clone()),
+                data_groups: owner.data_groups,
                 giving_birth: None,
             });
         }
         let bytes = env.disk.read(&path, MAX_BYTES).map_err(io)?;
-        Self::check(&bytes, &path, node, data_groups)
+        Self::check(&bytes, &path, owner)
     }
 
-    fn check(
-        bytes: &[u8],
-        path: &Path,
-        node: NodeId,
-        data_groups: u16,
-    ) -> Result<Self, IdentityError> {
+    fn check(bytes: &[u8], path: &Path, owner: &Owner) -> Result<Self, IdentityError> {
         let path = path.to_owned();
         let damaged = |e: serde_json::Error| e.to_string();
         // The format comes first: a newer file may look different in all else.
@@ -137,17 +156,22 @@ impl NodeFile {
             Ok(_) => {}
             Err(e) => return Err(IdentityError::Damaged { path, reason: damaged(e) }),
         }
-        let file: Self = match serde_json::from_slice(bytes) {
+        let mut file: Self = match serde_json::from_slice(bytes) {
             Ok(file) => file,
             Err(e) => return Err(IdentityError::Damaged { path, reason: damaged(e) }),
         };
-        if file.node != node.0 {
-            let found = NodeId(file.node);
-            return Err(IdentityError::OtherNode { path, found, expected: node });
+        let name = file.name.get_or_insert_with(|| owner.cluster.clone());
+        if *name != owner.cluster {
+            let (found, expected) = (name.clone(), owner.cluster.clone());
+            return Err(IdentityError::OtherCluster { path, found, expected });
         }
-        if file.data_groups != data_groups {
-            let found = file.data_groups;
-            return Err(IdentityError::OtherGroups { path, found, expected: data_groups });
+        if file.node != owner.node.0 {
+            let (found, expected) = (NodeId(file.node), owner.node);
+            return Err(IdentityError::OtherNode { path, found, expected });
+        }
+        if file.data_groups != owner.data_groups {
+            let (found, expected) = (file.data_groups, owner.data_groups);
+            return Err(IdentityError::OtherGroups { path, found, expected });
         }
         if file.cluster.is_some() && file.cluster_bytes().is_none() {
             let reason = "cluster is not 32 hex digits".to_owned();
@@ -156,11 +180,16 @@ impl NodeFile {
         Ok(file)
     }
 
-    /// Writes the file durably.
+    /// Writes the file durably, unless it says the same already: a node must be able to start on
+    /// a full disk.
     pub fn save(&self, env: &Env, dir: &Path) -> io::Result<()> {
         env.disk.create_dir_all(dir)?;
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        env.disk.write_durably(&dir.join(FILE), &text)
+        let path = dir.join(FILE);
+        if env.disk.exists(&path)? && env.disk.read(&path, MAX_BYTES)? == text {
+            return Ok(());
+        }
+        env.disk.write_durably(&path, &text)
     }
 
     /// What the node says of itself to peers.
@@ -185,8 +214,12 @@ impl NodeFile {
 mod tests {
     use super::*;
 
+    fn owner() -> Owner {
+        Owner { cluster: "c".to_owned(), node: NodeId(1), data_groups: 6 }
+    }
+
     fn check(text: &str) -> String {
-        match NodeFile::check(text.as_bytes(), Path::new("/d/node.json"), NodeId(1), 6) {
+        match NodeFile::check(text.as_bytes(), Path::new("/d/node.json"), &owner()) {
             Ok(file) => format!("{file:?}"),
             Err(e) => e.to_string(),
         }
@@ -198,16 +231,21 @@ mod tests {
         assert!(newer.contains("format 2") && newer.contains("newer trine"), "{newer}");
         let other = check(r#"{"format":1,"node":2,"raft_id":7,"cluster":null,"data_groups":6}"#);
         assert!(other.contains("belongs to node 2"), "{other}");
+        let cluster =
+            check(r#"{"format":1,"node":1,"raft_id":7,"cluster":null,"name":"d","data_groups":6}"#);
+        assert!(cluster.contains(r#"cluster "d", the configuration says "c""#), "{cluster}");
         let groups = check(r#"{"format":1,"node":1,"raft_id":7,"cluster":null,"data_groups":3}"#);
         assert!(groups.contains("born with 3 data groups"), "{groups}");
         assert!(check("{").contains("not a valid node.json"));
+        let unnamed = check(r#"{"format":1,"node":1,"raft_id":7,"cluster":null,"data_groups":6}"#);
+        assert!(unnamed.contains(r#"name: Some("c")"#), "{unnamed}");
     }
 
     #[test]
     fn the_identity_of_a_directory_never_changes() {
         let env = Env::real();
         let dir = tempfile::tempdir().unwrap();
-        let load = || NodeFile::load_or_mint(&env, dir.path(), NodeId(1), 6).unwrap();
+        let load = || NodeFile::load_or_mint(&env, dir.path(), &owner()).unwrap();
         let mut minted = load();
         assert_ne!(minted.raft_id, load().raft_id, "each blank directory gets its own id");
         minted.set_cluster([0xab; 16]);

@@ -8,18 +8,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use base::TaskGroup;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
 
 /// Largest body of an admin request, in bytes; a pipeline's declaration is a few KB.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Largest head of a request, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Open connections; further ones are closed at once.
+const MAX_CONNECTIONS: usize = 256;
+/// Time to send the head of a request, and for the next one on an open connection to come.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// An admin request that takes longer is given up; creating a topic waits for every group.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -108,7 +123,9 @@ pub trait Admin: Send + Sync {
     async fn delete_user(&self, name: &str) -> Answer;
     /// Sources or pipelines with their counts.
     async fn flows(&self, kind: Kind) -> Answer;
-    /// Declares or replaces a source or pipeline.
+    /// What a pipeline has given up.
+    async fn quarantine(&self, name: &str) -> Answer;
+    /// Declares or replaces a pipeline, or gives one another source.
     async fn apply_flow(&self, kind: Kind, spec: Value) -> Answer;
     /// Removes one.
     async fn delete_flow(&self, kind: Kind, name: &str) -> Answer;
@@ -120,15 +137,43 @@ type Shared = Arc<dyn Admin>;
 
 /// Serves on `listener` until the tasks stop.
 pub fn serve(listener: TcpListener, admin: Shared, tasks: &TaskGroup) {
-    let router = router(admin);
-    let stop = tasks.clone();
-    tasks.spawn_graceful("console", async move {
-        let serving = axum::serve(listener, router);
-        let stopped = async move { stop.stopped().await };
-        if let Err(e) = serving.with_graceful_shutdown(stopped).await {
-            tracing::error!("console ended: {e}");
-        }
-    });
+    tasks.spawn("console-accept", accept(listener, router(admin), tasks.clone()));
+}
+
+async fn accept(listener: TcpListener, router: Router, tasks: TaskGroup) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: others will close.
+                tracing::warn!("the console cannot accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let router = router.clone();
+        tasks.spawn("console", async move {
+            let service = service_fn(move |request: hyper::Request<Incoming>| {
+                let answer = router.clone().oneshot(request.map(Body::new));
+                async move {
+                    // The body included: who is slow to send holds a place as long as others.
+                    let answer = timeout(BODY_TIMEOUT + REQUEST_TIMEOUT, answer).await;
+                    answer.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()))
+                }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(MAX_HEAD_BYTES)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%client, "a console connection ended: {error}");
+            }
+            drop(place);
+        });
+    }
 }
 
 fn router(admin: Shared) -> Router {
@@ -154,14 +199,14 @@ fn router(admin: Shared) -> Router {
         .route("/api/users/{name}", axum::routing::delete(delete_user))
         .route("/api/{kind}", put(apply_flow).get(flows))
         .route("/api/{kind}/{name}", axum::routing::delete(delete_flow))
-        .route("/api/{kind}/{name}/{verb}", post(act_on_flow))
+        .route("/api/{kind}/{name}/{verb}", post(act_on_flow).get(look_at_flow))
         .fallback(|| async { AdminError::not_found("no such page") })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(admin)
 }
 
 async fn answer(asked: impl Future<Output = Answer>) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
+    match timeout(REQUEST_TIMEOUT, asked).await {
         Ok(Ok(value)) => Json(value).into_response(),
         Ok(Err(error)) => error.into_response(),
         Err(_) => {
@@ -257,6 +302,17 @@ async fn delete_flow(
     }
 }
 
+/// What there is to read of one source or pipeline.
+async fn look_at_flow(
+    State(admin): State<Shared>,
+    Path((kind, name, page)): Path<(String, String, String)>,
+) -> Response {
+    match (kind_of(&kind), page.as_str()) {
+        (Ok(_), "quarantine") => answer(admin.quarantine(&name)).await,
+        _ => AdminError::not_found("no such page").into_response(),
+    }
+}
+
 async fn act_on_flow(
     State(admin): State<Shared>,
     Path((kind, name, verb)): Path<(String, String, String)>,
@@ -276,9 +332,7 @@ async fn act_on_flow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use axum::http::Request;
-    use tower::ServiceExt as _;
 
     struct Fake;
 
@@ -323,6 +377,9 @@ mod tests {
         async fn flows(&self, kind: Kind) -> Answer {
             Ok(json!(format!("{kind:?}")))
         }
+        async fn quarantine(&self, name: &str) -> Answer {
+            Ok(json!([{"what": name}]))
+        }
         async fn apply_flow(&self, _kind: Kind, spec: Value) -> Answer {
             Ok(spec)
         }
@@ -356,6 +413,8 @@ mod tests {
         check("DELETE", "/api/users/a%20b", "", 200, r#""a b""#).await;
         check("GET", "/api/sources", "", 200, r#""Source""#).await;
         check("POST", "/api/pipelines/a%20b/retry", "", 200, r#""Pipeline a b Retry""#).await;
+        check("GET", "/api/pipelines/a/quarantine", "", 200, r#"[{"what":"a"}]"#).await;
+        check("GET", "/api/pipelines/a/other", "", 404, r#"{"error":"no such page"}"#).await;
         check("POST", "/api/pipelines/a/jump", "", 404, r#"{"error":"no such page"}"#).await;
         check("GET", "/api/other", "", 404, r#"{"error":"no such page"}"#).await;
     }

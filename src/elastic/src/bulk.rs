@@ -230,6 +230,13 @@ fn parse_meta(
             }
         }
     }
+    let external = item.version_type.as_deref().is_some_and(|kind| kind != "internal");
+    if action == Action::Update && (item.version.is_some() || external) {
+        return Err(EsError::illegal(
+            "Update requests do not support versioning. Please use `if_seq_no` and \
+             `if_primary_term` instead",
+        ));
+    }
     Ok(item)
 }
 
@@ -269,6 +276,11 @@ mod tests {
         check_error(
             "{\"index\":{\"_routing\":1}}\n{}\n",
             "Action/metadata line [1] contains an unknown parameter [_routing]",
+        );
+        check_error(
+            "{\"update\":{\"_id\":\"1\",\"version\":2}}\n{}\n",
+            "Update requests do not support versioning. Please use `if_seq_no` and \
+             `if_primary_term` instead",
         );
         check_error(
             "{}\n",

@@ -18,6 +18,7 @@ use crate::docs_api::{
 };
 use crate::reply::{Content, Reply};
 use crate::source::SourceFilter;
+use crate::takes::{NO_PIPELINE, unsupported};
 
 /// An item on its way.
 struct Prepared {
@@ -116,6 +117,9 @@ impl App {
         request: &Request,
         meta: &IndexMeta,
     ) -> Result<Prepared, EsError> {
+        if let Some(pipeline) = item.pipeline.as_deref().filter(|name| *name != NO_PIPELINE) {
+            return Err(unsupported("pipeline", pipeline));
+        }
         if item.id.as_deref() == Some("") {
             return Err(EsError::illegal("if _id is specified it must not be empty"));
         }
@@ -163,6 +167,13 @@ impl App {
         request: &Request,
     ) -> Vec<Value> {
         let ids: Vec<String> = prepared.iter().map(|p| p.op.id.clone()).collect();
+        if let Err(error) = self.wait_writable(&meta, &request.params).await {
+            let item = |at: &usize| items.get(*at);
+            let all = places.iter().filter_map(item).zip(&ids);
+            return all
+                .map(|(item, id)| failed(item, meta.name(), Some(id), &error, request))
+                .collect();
+        }
         let (ops, sources): (Vec<_>, Vec<_>) =
             prepared.into_iter().map(|p| (p.op, p.source)).unzip();
         let results = self.service.write(&meta, ops).await;

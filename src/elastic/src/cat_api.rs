@@ -329,7 +329,8 @@ impl App {
                 Cell::text(self.version_for(request.client)),
                 percent.clone(),
                 percent,
-                Cell::None,
+                // Elasticsearch's own mark of a load that is not known.
+                Cell::Number(-1.0, "-1".to_owned()),
                 load(0),
                 load(1),
                 load(2),

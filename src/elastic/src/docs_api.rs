@@ -1,19 +1,16 @@
-//! One document at a time, and `_mget`.
+//! Writing one document at a time.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::join_all;
 use index::EsError;
-use index::copy::DocState;
+use index::blocks::{self, Access};
 use index::model::{IndexMeta, ShardId};
 use index::names::IndicesOptions;
-use index::routing::shard_of;
 use index::write::{Outcome, UpdateSpec, VersionType, WriteKind, WriteOp, WriteResult};
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Client, Request};
-use crate::limits::MAX_MGET;
 use crate::params::{Params, did_you_mean};
 use crate::reply::Reply;
 use crate::source::SourceFilter;
@@ -39,6 +36,9 @@ pub(crate) fn refresh_of(params: &Params) -> Result<Refresh, EsError> {
     }
 }
 
+const NO_VERSION: &str = "internal versioning can not be used for optimistic concurrency control. \
+                          Please use `if_seq_no` and `if_primary_term` instead";
+
 /// Reads `version` and `version_type`.
 pub(crate) fn version_of(
     version: Option<i64>,
@@ -48,10 +48,7 @@ pub(crate) fn version_of(
         None | Some("internal") => {
             return match version {
                 None => Ok(None),
-                Some(_) => Err(EsError::validation(&[
-                    "internal versioning can not be used for optimistic concurrency control. \
-                     Please use `if_seq_no` and `if_primary_term` instead",
-                ])),
+                Some(_) => Err(EsError::validation(&[NO_VERSION])),
             };
         }
         Some("external" | "external_gt") => VersionType::External,
@@ -92,6 +89,16 @@ impl App {
         name: &str,
         require_alias: bool,
     ) -> Result<Arc<IndexMeta>, EsError> {
+        let meta = self.resolve_target(name, require_alias).await?;
+        blocks::check(std::slice::from_ref(&meta), Access::Write)?;
+        Ok(meta)
+    }
+
+    async fn resolve_target(
+        &self,
+        name: &str,
+        require_alias: bool,
+    ) -> Result<Arc<IndexMeta>, EsError> {
         match self.service.resolve(name, IndicesOptions::SEARCH).await {
             Ok(found) if require_alias && found.iter().any(|meta| meta.name() == name) => {
                 Err(not_an_alias(name))
@@ -117,6 +124,7 @@ impl App {
     /// A name that means exactly one index, for reading documents.
     pub async fn read_target(&self, name: &str) -> Result<Arc<IndexMeta>, EsError> {
         let found = self.service.resolve(name, IndicesOptions::SEARCH).await?;
+        blocks::check(&found, Access::Read)?;
         match found.as_slice() {
             [one] => Ok(one.clone()),
             [] => Err(EsError::no_index(name)),
@@ -151,6 +159,7 @@ impl App {
         if meta.schema.mapping().routing_required() && op.routing.is_none() {
             return Err(routing_missing(meta.name(), &op.id));
         }
+        self.wait_writable(&meta, &request.params).await?;
         let (id, is_delete) = (op.id.clone(), op.kind == WriteKind::Delete);
         let wants = SourceFilter::from_params(&request.params);
         let (shard, result) = self
@@ -218,6 +227,9 @@ impl App {
 
     /// `POST /i/_update/1`.
     pub async fn doc_update(&self, request: &Request) -> Result<Reply, EsError> {
+        if ["version", "version_type"].iter().any(|name| request.params.get(name).is_some()) {
+            return Err(EsError::validation(&[NO_VERSION]));
+        }
         let spec = parse_update(&request.required_body()?)?;
         let mut update = spec.spec;
         update.want_source |= SourceFilter::from_params(&request.params).is_some();
@@ -250,208 +262,7 @@ impl App {
         let kept = bytes.get(..15).unwrap_or_default();
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(kept)
     }
-
-    /// `GET /i/_doc/1` and `HEAD`.
-    pub async fn doc_get(&self, request: &Request) -> Result<Reply, EsError> {
-        let meta = self.read_target(request.part("index")).await?;
-        let id = request.part("id");
-        let state = self.find(&meta, id, request).await?;
-        let Some(state) = state else {
-            let mut body = identity(&meta, id, request.client);
-            body.insert("found".to_owned(), json!(false));
-            return Ok(Reply::with(404, Value::Object(body)));
-        };
-        let wanted = SourceFilter::from_params(&request.params);
-        let stored = request.params.list("stored_fields");
-        let default = match &stored {
-            Some(fields) if !fields.contains(&"_source") => SourceFilter::None,
-            _ => SourceFilter::All,
-        };
-        let body = found_body(&meta, id, &state, &wanted.unwrap_or(default), request.client);
-        Ok(Reply::ok(Value::Object(body)))
-    }
-
-    /// `GET /i/_source/1` and `HEAD`.
-    pub async fn doc_source(&self, request: &Request) -> Result<Reply, EsError> {
-        let meta = self.read_target(request.part("index")).await?;
-        let id = request.part("id");
-        if SourceFilter::from_params(&request.params) == Some(SourceFilter::None) {
-            return Err(EsError::validation(&["fetching source can not be disabled"]));
-        }
-        let state = self.find(&meta, id, request).await?;
-        let state = state.filter(|_| meta.schema.mapping().source_enabled()).ok_or_else(|| {
-            let reason = format!("Document not found [{}]/[_doc]/[{id}]", meta.name());
-            EsError::new(404, "resource_not_found_exception", reason)
-        })?;
-        let filter = SourceFilter::from_params(&request.params).unwrap_or(SourceFilter::All);
-        let source = filter.apply(parse_source(&state.source));
-        Ok(Reply::ok(source.unwrap_or(Value::Null)))
-    }
-
-    async fn find(
-        &self,
-        meta: &Arc<IndexMeta>,
-        id: &str,
-        request: &Request,
-    ) -> Result<Option<DocState>, EsError> {
-        let params = &request.params;
-        let routing = params.get("routing").map(str::to_owned);
-        if meta.schema.mapping().routing_required() && routing.is_none() {
-            return Err(routing_missing(meta.name(), id));
-        }
-        let number = shard_of(routing.as_deref().unwrap_or(id), meta.shard_count());
-        if params.flag("refresh", false)? {
-            self.refresh_shards(meta, &[number]).await;
-        }
-        if !params.flag("realtime", true)? {
-            let (shards, _) = self.service.search_shards(std::slice::from_ref(meta));
-            let shard = shards.into_iter().find(|shard| shard.id.number == number);
-            let shard = shard.ok_or_else(|| EsError::unavailable("the shard is starting"))?;
-            let doc = shard.snapshot.get(id)?;
-            let state = doc.map(|doc| DocState {
-                seq_no: doc.seq_no,
-                primary_term: doc.primary_term,
-                version: doc.version,
-                deleted: false,
-                routing: doc.routing,
-                source: doc.source,
-            });
-            return check_version(meta, number, id, state, params);
-        }
-        let found = self.service.get_many(meta, &[(id.to_owned(), routing)]).await.pop();
-        check_version(meta, number, id, found.unwrap_or(Ok(None))?, params)
-    }
-
-    /// `_mget`.
-    pub async fn mget(&self, request: &Request) -> Result<Reply, EsError> {
-        let body = request.object()?;
-        let default = SourceFilter::from_params(&request.params).unwrap_or(SourceFilter::All);
-        let wanted = mget_items(&body, &request.params)?;
-        let gets = wanted.iter().map(|item| self.mget_one(item, &default, request));
-        let docs: Vec<Value> = join_all(gets).await;
-        Ok(Reply::ok(json!({"docs": docs})))
-    }
-
-    async fn mget_one(&self, item: &MgetItem, default: &SourceFilter, request: &Request) -> Value {
-        let failed = |name: &str, error: EsError| {
-            let mut body = Map::new();
-            body.insert("_index".to_owned(), json!(name));
-            if shows_type(request.client) {
-                body.insert("_type".to_owned(), Value::Null);
-            }
-            body.insert("_id".to_owned(), json!(item.id));
-            let answer = error.answer();
-            body.insert("error".to_owned(), answer.get("error").cloned().unwrap_or_default());
-            Value::Object(body)
-        };
-        let meta = match self.read_target(&item.index).await {
-            Ok(meta) => meta,
-            Err(error) => return failed(&item.index, error),
-        };
-        if meta.schema.mapping().routing_required() && item.routing.is_none() {
-            return failed(meta.name(), routing_missing(meta.name(), &item.id));
-        }
-        let key = [(item.id.clone(), item.routing.clone())];
-        match self.service.get_many(&meta, &key).await.pop().unwrap_or(Ok(None)) {
-            Err(error) => failed(meta.name(), error),
-            Ok(None) => {
-                let mut body = identity(&meta, &item.id, request.client);
-                body.insert("found".to_owned(), json!(false));
-                Value::Object(body)
-            }
-            Ok(Some(state)) => {
-                let filter = item.source.as_ref().unwrap_or(default);
-                Value::Object(found_body(&meta, &item.id, &state, filter, request.client))
-            }
-        }
-    }
 }
-
-/// For reads all kinds of versions have to be equal.
-fn check_version(
-    meta: &IndexMeta,
-    number: u16,
-    id: &str,
-    state: Option<DocState>,
-    params: &Params,
-) -> Result<Option<DocState>, EsError> {
-    let (Some(found), Some(wanted)) = (&state, params.number::<u64>("version")?) else {
-        return Ok(state);
-    };
-    if found.version == wanted {
-        return Ok(state);
-    }
-    let reason = format!(
-        "[{id}]: version conflict, current version [{}] is different than the one provided \
-         [{wanted}]",
-        found.version
-    );
-    Err(EsError::new(409, "version_conflict_engine_exception", reason)
-        .with("index_uuid", meta.uuid().to_string())
-        .with("shard", number.to_string())
-        .with("index", meta.name()))
-}
-
-struct MgetItem {
-    index: String,
-    id: String,
-    routing: Option<String>,
-    source: Option<SourceFilter>,
-}
-
-fn mget_items(body: &Map<String, Value>, params: &Params) -> Result<Vec<MgetItem>, EsError> {
-    let text = |value: Option<&Value>| match value {
-        Some(Value::String(text)) => Some(text.clone()),
-        None | Some(Value::Null) => None,
-        Some(other) => Some(other.to_string()),
-    };
-    let routing = params.get("routing").map(str::to_owned);
-    let mut items = Vec::new();
-    let mut failures: Vec<String> = Vec::new();
-    let list = |name: &str| body.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    for doc in list("docs") {
-        let place = items.len() + failures.len();
-        if let Some(unknown) =
-            doc.as_object().and_then(|m| m.keys().find(|k| !MGET.contains(&k.as_str())))
-        {
-            return Err(EsError::illegal(format!(
-                "unknown parameter [{unknown}] for request body or parameter is of the wrong type"
-            )));
-        }
-        let index = text(doc.get("_index")).or_else(|| params.get("index").map(str::to_owned));
-        match (index, text(doc.get("_id"))) {
-            (None, _) => failures.push(format!("index is missing for doc {place}")),
-            (_, None) => failures.push(format!("id is missing for doc {place}")),
-            (Some(index), Some(id)) => items.push(MgetItem {
-                index,
-                id,
-                routing: text(doc.get("routing")).or_else(|| routing.clone()),
-                source: doc.get("_source").map(SourceFilter::from_json),
-            }),
-        }
-    }
-    for id in list("ids") {
-        let Some(index) = params.get("index").map(str::to_owned) else {
-            failures.push(format!("index is missing for doc {}", items.len()));
-            continue;
-        };
-        let id = text(Some(id)).unwrap_or_default();
-        items.push(MgetItem { index, id, routing: routing.clone(), source: None });
-    }
-    if items.is_empty() && failures.is_empty() {
-        failures.push("no documents to get".to_owned());
-    }
-    if !failures.is_empty() {
-        return Err(EsError::validation(&failures.iter().map(String::as_str).collect::<Vec<_>>()));
-    }
-    if items.len() > MAX_MGET {
-        return Err(EsError::illegal(format!("more than {MAX_MGET} documents at once")));
-    }
-    Ok(items)
-}
-
-const MGET: &[&str] =
-    &["_index", "_id", "_type", "routing", "_source", "stored_fields", "version", "version_type"];
 
 const UPDATE: &[&str] = &[
     "doc",
@@ -623,31 +434,4 @@ pub(crate) fn got(result: &WriteResult, source: &[u8], filter: Option<&SourceFil
         body.insert("_source".to_owned(), source);
     }
     Value::Object(body)
-}
-
-fn parse_source(source: &[u8]) -> Value {
-    serde_json::from_slice(source).unwrap_or(Value::Null)
-}
-
-fn found_body(
-    meta: &IndexMeta,
-    id: &str,
-    state: &DocState,
-    filter: &SourceFilter,
-    client: Client,
-) -> Map<String, Value> {
-    let mut body = identity(meta, id, client);
-    body.insert("_version".to_owned(), json!(state.version));
-    body.insert("_seq_no".to_owned(), json!(state.seq_no));
-    body.insert("_primary_term".to_owned(), json!(state.primary_term));
-    if let Some(routing) = &state.routing {
-        body.insert("_routing".to_owned(), json!(routing));
-    }
-    body.insert("found".to_owned(), json!(true));
-    if meta.schema.mapping().source_enabled()
-        && let Some(source) = filter.apply(parse_source(&state.source))
-    {
-        body.insert("_source".to_owned(), source);
-    }
-    body
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use index::EsError;
 use index::admin::CreateSpec;
+use index::blocks::{self, Access};
 use index::command::AliasAction;
 use index::model::{IndexMeta, IndexState, ShardId};
 use index::names::{IndicesOptions, wildcard_match};
@@ -12,6 +14,7 @@ use index::remote::Maintenance;
 use index::settings::{self, Settings};
 use serde_json::{Map, Value, json};
 
+use crate::active::{Wanted, timeout_of};
 use crate::app::{App, Request};
 use crate::reply::Reply;
 
@@ -60,6 +63,18 @@ impl App {
         self.service.resolve(request.part("index"), options).await
     }
 
+    /// As [`Self::indices`], when no block is in the way.
+    async fn indices_for(
+        &self,
+        request: &Request,
+        default: IndicesOptions,
+        access: Access,
+    ) -> Result<Vec<Arc<IndexMeta>>, EsError> {
+        let indices = self.indices(request, default).await?;
+        blocks::check(&indices, access)?;
+        Ok(indices)
+    }
+
     /// `PUT /i`.
     pub async fn index_create(&self, request: &Request) -> Result<Reply, EsError> {
         let mut spec = CreateSpec::default();
@@ -79,14 +94,21 @@ impl App {
                 }
             }
         }
+        let setting = spec.settings.get("index.write.wait_for_active_shards");
+        let wanted = Wanted::of(&request.params, setting.and_then(Value::as_str))?;
+        let timeout = timeout_of(&request.params, Duration::from_secs(30))?;
         let name = request.part("index");
-        let ready = self.service.create(name, spec).await?;
+        let mut ready = self.service.create(name, spec).await?;
+        let made = self.service.resolve(name, IndicesOptions::READ_META).await;
+        for meta in made.unwrap_or_default() {
+            ready = ready && self.wait_active(&meta, wanted, timeout).await.is_ok();
+        }
         Ok(Reply::ok(json!({"acknowledged": true, "shards_acknowledged": ready, "index": name})))
     }
 
     /// `DELETE /i`.
     pub async fn index_delete(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::DELETE).await?;
+        let indices = self.indices_for(request, IndicesOptions::DELETE, Access::Delete).await?;
         if !indices.is_empty() {
             self.service.delete(&indices).await?;
         }
@@ -95,7 +117,8 @@ impl App {
 
     /// `GET /i` and `HEAD`.
     pub async fn index_get(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::READ_META, Access::ReadMetadata).await?;
         let features = request.params.list("features");
         let wants = |name: &str| features.as_ref().is_none_or(|list| list.contains(&name));
         let flat = request.params.flag("flat_settings", false)?;
@@ -145,7 +168,8 @@ impl App {
 
     /// `GET /i/_mapping`.
     pub async fn mapping_get(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::READ_META, Access::ReadMetadata).await?;
         let mut out = Map::new();
         for meta in &indices {
             out.insert(
@@ -160,7 +184,8 @@ impl App {
     pub async fn mapping_put(&self, request: &Request) -> Result<Reply, EsError> {
         let body =
             request.json()?.ok_or_else(|| EsError::validation(&["mapping source is missing"]))?;
-        let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::READ_META, Access::WriteMetadata).await?;
         let refusal = "Types cannot be provided in put mapping requests, unless the \
                        include_type_name parameter is set to true.";
         self.service.put_mapping(&indices, &untyped(body, request, refusal)?).await?;
@@ -169,7 +194,8 @@ impl App {
 
     /// `GET /i/_mapping/field/f`.
     pub async fn field_mapping(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::READ_META, Access::ReadMetadata).await?;
         let patterns = request.params.list("fields").unwrap_or_default();
         let mut out = Map::new();
         for meta in &indices {
@@ -193,7 +219,8 @@ impl App {
 
     /// `GET /i/_settings`.
     pub async fn settings_get(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::READ_META, Access::ReadMetadata).await?;
         let names = request.params.list("name").filter(|names| !names.contains(&"_all"));
         let flat = request.params.flag("flat_settings", false)?;
         let mut out = Map::new();
@@ -214,6 +241,7 @@ impl App {
         }
         let change = settings::flatten(&body)?;
         let indices = self.indices(request, IndicesOptions::READ_META).await?;
+        blocks::check_settings(&indices, &change)?;
         let keep = request.params.flag("preserve_existing", false)?;
         self.service.put_settings(&indices, change, keep).await?;
         Ok(acknowledged())
@@ -222,7 +250,7 @@ impl App {
     /// `GET /_alias`.
     pub async fn alias_get(&self, request: &Request) -> Result<Reply, EsError> {
         let options = IndicesOptions { expand_closed: true, ..IndicesOptions::READ_META };
-        let indices = self.indices(request, options).await?;
+        let indices = self.indices_for(request, options, Access::ReadMetadata).await?;
         let names = request.params.list("name");
         let mut out = Map::new();
         let mut missing = names.as_deref().map(must_exist).unwrap_or_default();
@@ -248,7 +276,8 @@ impl App {
     /// `PUT /i/_alias/a`.
     pub async fn alias_put(&self, request: &Request) -> Result<Reply, EsError> {
         let definition = alias_definition(&Value::Object(request.object()?)).to_string();
-        let indices = self.indices(request, IndicesOptions::DELETE).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::DELETE, Access::WriteMetadata).await?;
         let alias = request.part("name");
         let add = |meta: &Arc<IndexMeta>| AliasAction::Add {
             uuid: meta.uuid(),
@@ -261,7 +290,8 @@ impl App {
 
     /// `DELETE /i/_alias/a`.
     pub async fn alias_delete(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::DELETE).await?;
+        let indices =
+            self.indices_for(request, IndicesOptions::DELETE, Access::WriteMetadata).await?;
         let names = request.params.list("name").unwrap_or_default();
         let actions = removals(&indices, &names);
         if actions.is_empty() {
@@ -302,6 +332,7 @@ impl App {
             return Err(EsError::illegal("One of [index] or [indices] is required"));
         }
         let found = self.service.resolve(&indices.join(","), IndicesOptions::DELETE).await?;
+        blocks::check(&found, Access::WriteMetadata)?;
         match kind {
             "remove_index" => {
                 let remove =
@@ -339,7 +370,7 @@ impl App {
     /// `POST /i/_open` and `_close`.
     pub async fn set_state(&self, request: &Request, state: IndexState) -> Result<Reply, EsError> {
         let options = IndicesOptions { expand_closed: true, ..IndicesOptions::READ_META };
-        let indices = self.indices(request, options).await?;
+        let indices = self.indices_for(request, options, Access::WriteMetadata).await?;
         self.service.set_state(&indices, state).await?;
         let mut body = json!({"acknowledged": true, "shards_acknowledged": true});
         if state == IndexState::Closed

@@ -6,6 +6,7 @@
 //!
 //! A request goes [`server`] → [`routes`] → `dispatch` → one of the `*_api` modules.
 
+mod active;
 pub mod app;
 pub mod bulk;
 mod bulk_api;
@@ -14,18 +15,21 @@ mod cluster_api;
 mod dispatch;
 mod docs_api;
 pub mod filter;
+mod get_api;
 mod indices_api;
 pub mod limits;
 pub mod params;
 pub mod reply;
 pub mod routes;
+mod scope;
 mod search_api;
 pub mod server;
 pub mod source;
 pub mod table;
+mod takes;
 
 pub use app::{App, ClusterFacts, NodeFacts};
-pub use server::ElasticGateway;
+pub use server::{ElasticGateway, Limits};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,12 @@ pub const MAX_BODY_BYTES: usize = 100 * MIB;
 /// Bodies of all requests together, in bytes; further requests wait.
 pub const BODIES_BYTES: usize = 300 * MIB;
 
+/// A body up to this size, in KiB, is small. Small ones have a part of the budget for themselves:
+/// one in [`SMALL_BODY_SHARE`].
+pub const SMALL_BODY_KIB: u32 = 1024;
+/// See [`SMALL_BODY_KIB`].
+pub const SMALL_BODY_SHARE: usize = 4;
+
 /// Open connections; further ones are closed at once.
 pub const MAX_CONNECTIONS: usize = 2048;
 
@@ -37,3 +43,6 @@ pub const MAX_MSEARCH: usize = 1_000;
 
 /// Documents of one `_mget`.
 pub const MAX_MGET: usize = 10_000;
+
+/// Longest wait that a request may ask for with `timeout`.
+pub const MAX_WAIT: Duration = Duration::from_secs(600);

@@ -1,4 +1,4 @@
-//! The routes: method and path → endpoint, with the parameters each takes.
+//! The routes: method and path → endpoint, with the parameters each takes (`takes`).
 //!
 //! A fixed segment wins over a variable one, from left to right, as in Elasticsearch.
 
@@ -6,6 +6,10 @@ use index::EsError;
 use percent_encoding::percent_decode_str;
 
 use crate::params::Params;
+use crate::takes::{
+    ANALYZE, BULK, CAT, CLUSTER, COUNT, DOC_DELETE, DOC_GET, DOC_INDEX, DOC_SOURCE, DOC_UPDATE,
+    FIELD_CAPS, HEALTH, INDICES, MAINTAIN, META, MGET, MSEARCH, NOTHING, SEARCH, Takes, XPACK,
+};
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,179 +76,11 @@ pub enum Endpoint {
 
 use Endpoint as E;
 
-type Def = (&'static str, &'static str, &'static [&'static str], Endpoint);
-
-const INDICES: &[&str] = &["ignore_unavailable", "allow_no_indices", "expand_wildcards"];
-const META: &[&str] = &[
-    "ignore_unavailable",
-    "allow_no_indices",
-    "expand_wildcards",
-    "local",
-    "master_timeout",
-    "timeout",
-    "include_type_name",
-    "include_defaults",
-    "flat_settings",
-    "features",
-    "wait_for_active_shards",
-    "preserve_existing",
-    "write_index_only",
-    "name",
-    "fields",
-];
-const WRITE: &[&str] = &[
-    "wait_for_active_shards",
-    "op_type",
-    "refresh",
-    "routing",
-    "timeout",
-    "version",
-    "version_type",
-    "if_seq_no",
-    "if_primary_term",
-    "pipeline",
-    "require_alias",
-    "_source",
-    "_source_excludes",
-    "_source_includes",
-    "retry_on_conflict",
-    "lang",
-    "type",
-];
-const READ: &[&str] = &[
-    "stored_fields",
-    "preference",
-    "realtime",
-    "refresh",
-    "routing",
-    "_source",
-    "_source_excludes",
-    "_source_includes",
-    "version",
-    "version_type",
-];
-const SEARCH: &[&str] = &[
-    "analyzer",
-    "analyze_wildcard",
-    "ccs_minimize_roundtrips",
-    "default_operator",
-    "df",
-    "explain",
-    "stored_fields",
-    "docvalue_fields",
-    "from",
-    "ignore_unavailable",
-    "ignore_throttled",
-    "allow_no_indices",
-    "expand_wildcards",
-    "lenient",
-    "preference",
-    "q",
-    "routing",
-    "scroll",
-    "search_type",
-    "size",
-    "sort",
-    "_source",
-    "_source_excludes",
-    "_source_includes",
-    "terminate_after",
-    "stats",
-    "timeout",
-    "track_scores",
-    "track_total_hits",
-    "allow_partial_search_results",
-    "typed_keys",
-    "version",
-    "seq_no_primary_term",
-    "request_cache",
-    "batched_reduce_size",
-    "max_concurrent_searches",
-    "max_concurrent_shard_requests",
-    "pre_filter_shard_size",
-    "rest_total_hits_as_int",
-    "min_score",
-    "suggest_field",
-    "suggest_mode",
-    "suggest_size",
-    "suggest_text",
-    "rewrite",
-    "all_shards",
-    "include_unmapped",
-    "fields",
-    "min_compatible_shard_node",
-];
-const CAT: &[&str] = &[
-    "v",
-    "h",
-    "s",
-    "help",
-    "bytes",
-    "time",
-    "ts",
-    "local",
-    "master_timeout",
-    "health",
-    "pri",
-    "include_unloaded_segments",
-    "expand_wildcards",
-    "full_id",
-    "active_only",
-    "detailed",
-];
-const HEALTH: &[&str] = &[
-    "expand_wildcards",
-    "level",
-    "local",
-    "master_timeout",
-    "timeout",
-    "wait_for_active_shards",
-    "wait_for_nodes",
-    "wait_for_events",
-    "wait_for_no_relocating_shards",
-    "wait_for_no_initializing_shards",
-    "wait_for_status",
-];
-const CLUSTER: &[&str] = &[
-    "flat_settings",
-    "timeout",
-    "master_timeout",
-    "local",
-    "include_defaults",
-    "metric",
-    "level",
-    "types",
-    "groups",
-    "completion_fields",
-    "fielddata_fields",
-    "fields",
-    "include_segment_file_sizes",
-    "include_unloaded_segments",
-    "forbid_closed_indices",
-    "expand_wildcards",
-    "ignore_unavailable",
-    "allow_no_indices",
-    "wait_for_metadata_version",
-    "wait_for_timeout",
-];
-const MAINTAIN: &[&str] = &[
-    "ignore_unavailable",
-    "allow_no_indices",
-    "expand_wildcards",
-    "force",
-    "wait_if_ongoing",
-    "max_num_segments",
-    "only_expunge_deletes",
-    "flush",
-    "fielddata",
-    "fields",
-    "query",
-    "request",
-];
+type Def = (&'static str, &'static str, Takes, Endpoint);
 
 /// Methods are separated by `|`. HEAD goes where GET goes.
 const ROUTES: &[Def] = &[
-    ("GET", "/", &[], E::Info),
+    ("GET", "/", NOTHING, E::Info),
     ("PUT", "/{index}", META, E::IndexCreate),
     ("DELETE", "/{index}", META, E::IndexDelete),
     ("GET", "/{index}", META, E::IndexGet),
@@ -286,33 +122,33 @@ const ROUTES: &[Def] = &[
     ("GET", "/_stats/{metric}", CLUSTER, E::Stats),
     ("GET", "/{index}/_stats", CLUSTER, E::Stats),
     ("GET", "/{index}/_stats/{metric}", CLUSTER, E::Stats),
-    ("GET|POST", "/_analyze", &["index"], E::Analyze),
-    ("GET|POST", "/{index}/_analyze", &[], E::Analyze),
+    ("GET|POST", "/_analyze", ANALYZE, E::Analyze),
+    ("GET|POST", "/{index}/_analyze", NOTHING, E::Analyze),
     ("GET", "/_resolve/index/{name}", INDICES, E::Resolve),
-    ("POST", "/{index}/_doc", WRITE, E::DocIndex),
-    ("PUT|POST", "/{index}/_doc/{id}", WRITE, E::DocIndex),
-    ("PUT|POST", "/{index}/_create/{id}", WRITE, E::DocCreate),
-    ("PUT|POST", "/{index}/_doc/{id}/_create", WRITE, E::DocCreate),
-    ("GET", "/{index}/_doc/{id}", READ, E::DocGet),
-    ("DELETE", "/{index}/_doc/{id}", WRITE, E::DocDelete),
-    ("GET", "/{index}/_source/{id}", READ, E::DocSource),
-    ("POST", "/{index}/_update/{id}", WRITE, E::DocUpdate),
-    ("POST", "/{index}/_doc/{id}/_update", WRITE, E::DocUpdate),
-    ("GET|POST", "/_mget", READ, E::Mget),
-    ("GET|POST", "/{index}/_mget", READ, E::Mget),
-    ("PUT|POST", "/_bulk", WRITE, E::Bulk),
-    ("PUT|POST", "/{index}/_bulk", WRITE, E::Bulk),
+    ("POST", "/{index}/_doc", DOC_INDEX, E::DocIndex),
+    ("PUT|POST", "/{index}/_doc/{id}", DOC_INDEX, E::DocIndex),
+    ("PUT|POST", "/{index}/_create/{id}", DOC_INDEX, E::DocCreate),
+    ("PUT|POST", "/{index}/_doc/{id}/_create", DOC_INDEX, E::DocCreate),
+    ("GET", "/{index}/_doc/{id}", DOC_GET, E::DocGet),
+    ("DELETE", "/{index}/_doc/{id}", DOC_DELETE, E::DocDelete),
+    ("GET", "/{index}/_source/{id}", DOC_SOURCE, E::DocSource),
+    ("POST", "/{index}/_update/{id}", DOC_UPDATE, E::DocUpdate),
+    ("POST", "/{index}/_doc/{id}/_update", DOC_UPDATE, E::DocUpdate),
+    ("GET|POST", "/_mget", MGET, E::Mget),
+    ("GET|POST", "/{index}/_mget", MGET, E::Mget),
+    ("PUT|POST", "/_bulk", BULK, E::Bulk),
+    ("PUT|POST", "/{index}/_bulk", BULK, E::Bulk),
     ("GET|POST", "/_search", SEARCH, E::Search),
     ("GET|POST", "/{index}/_search", SEARCH, E::Search),
-    ("GET|POST", "/_msearch", SEARCH, E::Msearch),
-    ("GET|POST", "/{index}/_msearch", SEARCH, E::Msearch),
-    ("GET|POST", "/_count", SEARCH, E::Count),
-    ("GET|POST", "/{index}/_count", SEARCH, E::Count),
-    ("GET|POST", "/_field_caps", SEARCH, E::FieldCaps),
-    ("GET|POST", "/{index}/_field_caps", SEARCH, E::FieldCaps),
-    ("GET|POST", "/_validate/query", SEARCH, E::Validate),
-    ("GET|POST", "/{index}/_validate/query", SEARCH, E::Validate),
-    ("GET|POST", "/{index}/_explain/{id}", SEARCH, E::Explain),
+    ("GET|POST", "/_msearch", MSEARCH, E::Msearch),
+    ("GET|POST", "/{index}/_msearch", MSEARCH, E::Msearch),
+    ("GET|POST", "/_count", COUNT, E::Count),
+    ("GET|POST", "/{index}/_count", COUNT, E::Count),
+    ("GET|POST", "/_field_caps", FIELD_CAPS, E::FieldCaps),
+    ("GET|POST", "/{index}/_field_caps", FIELD_CAPS, E::FieldCaps),
+    ("GET|POST", "/_validate/query", NOTHING, E::Validate),
+    ("GET|POST", "/{index}/_validate/query", NOTHING, E::Validate),
+    ("GET|POST", "/{index}/_explain/{id}", NOTHING, E::Explain),
     ("GET", "/_cat", CAT, E::CatHelp),
     ("GET", "/_cat/indices", CAT, E::CatIndices),
     ("GET", "/_cat/indices/{index}", CAT, E::CatIndices),
@@ -344,19 +180,19 @@ const ROUTES: &[Def] = &[
     ("GET", "/_nodes/{node_id}/stats", CLUSTER, E::NodesStats),
     ("GET", "/_nodes/{node_id}/stats/{metric}", CLUSTER, E::NodesStats),
     ("GET", "/_license", CLUSTER, E::License),
-    ("GET", "/_xpack", &["categories", "accept_enterprise"], E::Xpack),
+    ("GET", "/_xpack", XPACK, E::Xpack),
     // Known to Elasticsearch, not here yet: said clearly, and never taken for an index name.
-    ("PUT|POST", "/_cluster/settings", &[], E::Unsupported),
-    ("GET|POST|DELETE", "/_search/scroll", &["scroll", "scroll_id"], E::Unsupported),
-    ("POST", "/_reindex", &[], E::Unsupported),
-    ("POST", "/{index}/_update_by_query", &[], E::Unsupported),
-    ("POST", "/{index}/_delete_by_query", &[], E::Unsupported),
-    ("GET|PUT|DELETE|POST", "/_template/{name}", &[], E::Unsupported),
-    ("GET|PUT|DELETE|POST", "/_index_template/{name}", &[], E::Unsupported),
-    ("GET|PUT|DELETE", "/_ingest/pipeline/{name}", &[], E::Unsupported),
-    ("GET|PUT|DELETE", "/_scripts/{name}", &[], E::Unsupported),
-    ("GET|PUT|DELETE", "/_snapshot/{name}", &[], E::Unsupported),
-    ("GET", "/_tasks", &[], E::Unsupported),
+    ("PUT|POST", "/_cluster/settings", NOTHING, E::Unsupported),
+    ("GET|POST|DELETE", "/_search/scroll", NOTHING, E::Unsupported),
+    ("POST", "/_reindex", NOTHING, E::Unsupported),
+    ("POST", "/{index}/_update_by_query", NOTHING, E::Unsupported),
+    ("POST", "/{index}/_delete_by_query", NOTHING, E::Unsupported),
+    ("GET|PUT|DELETE|POST", "/_template/{name}", NOTHING, E::Unsupported),
+    ("GET|PUT|DELETE|POST", "/_index_template/{name}", NOTHING, E::Unsupported),
+    ("GET|PUT|DELETE", "/_ingest/pipeline/{name}", NOTHING, E::Unsupported),
+    ("GET|PUT|DELETE", "/_scripts/{name}", NOTHING, E::Unsupported),
+    ("GET|PUT|DELETE", "/_snapshot/{name}", NOTHING, E::Unsupported),
+    ("GET", "/_tasks", NOTHING, E::Unsupported),
 ];
 
 /// A route found.
@@ -386,7 +222,7 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Found, NotFound> {
     let matching = || ROUTES.iter().filter(|(_, pattern, ..)| fits(pattern, &segments));
     let with_method = matching().filter(|(methods, ..)| methods.split('|').any(|m| m == asked));
     let best = with_method.max_by_key(|(_, pattern, ..)| fixed_mask(pattern));
-    let Some((_, pattern, known, endpoint)) = best else {
+    let Some((_, pattern, takes, endpoint)) = best else {
         let mut allowed: Vec<&str> = matching().flat_map(|(m, ..)| m.split('|')).collect();
         if allowed.contains(&"GET") {
             allowed.push("HEAD");
@@ -396,8 +232,9 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Found, NotFound> {
         return Err(if allowed.is_empty() { NotFound::Path } else { NotFound::Method(allowed) });
     };
     let mut params = Params::parse(query).map_err(NotFound::Bad)?;
-    if *endpoint != E::Unsupported {
-        params.refuse_unknown(path, known).map_err(NotFound::Bad)?;
+    if !matches!(endpoint, E::Validate | E::Explain | E::Unsupported) {
+        params.refuse_unknown(path, takes.known).map_err(NotFound::Bad)?;
+        takes.refuse_unsupported(&params).map_err(NotFound::Bad)?;
     }
     for (name, segment) in pattern.split('/').skip(1).zip(&segments) {
         if let Some(name) = name.strip_prefix('{').and_then(|n| n.strip_suffix('}')) {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use index::EsError;
+use index::blocks::{self, Access};
 use index::model::{IndexMeta, ShardId};
 use index::names::{IndicesOptions, wildcard_match};
 use index::searching::{SearchShard, all_shards_failed};
+use index::settings::number;
 use search::query::QueryContext;
 use search::search::{
-    Merged, SearchRequest, ShardCounts, ShardTop, execute_query_phase, fetch_phase, merge, render,
+    IndexLimits, Merged, SearchRequest, ShardCounts, ShardTop, execute_query_phase, fetch_phase,
+    merge, render,
 };
 use serde_json::{Map, Value, json};
 
@@ -19,6 +22,8 @@ use crate::docs_api::shows_type;
 use crate::limits::MAX_MSEARCH;
 use crate::params::Params;
 use crate::reply::Reply;
+use crate::scope::Scope;
+use crate::takes::MSEARCH_HEADER;
 
 /// What the shards of a search answered.
 struct Found {
@@ -32,30 +37,30 @@ struct Found {
 impl App {
     /// `_search`.
     pub async fn search(&self, request: &Request) -> Result<Reply, EsError> {
-        if request.params.get("scroll").is_some() {
-            return Err(EsError::illegal("[scroll] is not supported by this server"));
-        }
+        let body = request.json()?;
+        let value = self.search_body(body.as_ref(), request).await?;
+        Ok(Reply::ok(value))
+    }
+
+    /// The indices that a request searches.
+    async fn searched(&self, request: &Request) -> Result<Vec<Arc<IndexMeta>>, EsError> {
+        let indices = self.indices(request, IndicesOptions::SEARCH).await?;
+        blocks::check(&indices, Access::Read)?;
+        Ok(indices)
+    }
+
+    async fn search_body(&self, body: Option<&Value>, request: &Request) -> Result<Value, EsError> {
+        let started = self.env.clock.monotonic();
         let kind = request.params.get("search_type").unwrap_or("query_then_fetch");
         if !["query_then_fetch", "dfs_query_then_fetch"].contains(&kind) {
             return Err(EsError::illegal(format!("No search type for [{kind}]")));
         }
-        let indices = self.indices(request, IndicesOptions::SEARCH).await?;
-        let body = request.json()?;
-        let value = self.search_body(&indices, body.as_ref(), request).await?;
-        Ok(Reply::ok(value))
-    }
-
-    async fn search_body(
-        &self,
-        indices: &[Arc<IndexMeta>],
-        body: Option<&Value>,
-        request: &Request,
-    ) -> Result<Value, EsError> {
-        let started = self.env.clock.monotonic();
+        let indices = self.searched(request).await?;
         let params: BTreeMap<String, String> =
             request.params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let parsed = Arc::new(SearchRequest::parse(body, &params)?);
-        let found = self.query_shards(indices, &parsed).await?;
+        let scope = Scope::of(&request.params)?;
+        let found = self.query_shards(&indices, &parsed, &scope).await?;
         let counts = ShardCounts {
             total: found.total,
             successful: found.total - found.failures.len(),
@@ -68,6 +73,9 @@ impl App {
         let took = self.env.clock.monotonic().saturating_sub(started).as_millis();
         let took = u64::try_from(took).unwrap_or(u64::MAX);
         let mut out = render(&parsed, &merged, hits, &counts, took)?;
+        if request.params.flag("typed_keys", false)? {
+            type_keys(&mut out, &parsed, &indices);
+        }
         self.adapt(&mut out, request)?;
         Ok(out)
     }
@@ -93,8 +101,9 @@ impl App {
         &self,
         indices: &[Arc<IndexMeta>],
         parsed: &Arc<SearchRequest>,
+        scope: &Scope,
     ) -> Result<Found, EsError> {
-        let (shards, missing) = self.service.search_shards(indices);
+        let (shards, missing) = self.scoped_shards(indices, scope);
         let total = shards.len() + missing.len();
         if shards.is_empty() && !missing.is_empty() {
             return Err(all_shards_failed());
@@ -109,7 +118,10 @@ impl App {
             let shard = Arc::new((shard, context));
             let (work, parsed) = (shard.clone(), parsed.clone());
             async move {
-                let run = move || execute_query_phase(&work.0.snapshot, &parsed, &work.1);
+                let run = move || {
+                    parsed.check_limits(&limits_of(&work.0.meta))?;
+                    execute_query_phase(&work.0.snapshot, &parsed, &work.1)
+                };
                 (shard, tokio::task::spawn_blocking(run).await)
             }
         });
@@ -131,11 +143,30 @@ impl App {
                 }
             }
         }
-        if let Some(error) = first.filter(|_| found.tops.is_empty()) {
-            return Err(phase_error(error, found.failures));
+        if found.tops.is_empty()
+            && let Some(error) = first
+        {
+            return Err(phase_error("all shards failed", error, found.failures));
         }
         found.failures.extend(missing.iter().map(|id| starting(*id, indices)));
+        if !scope.partial && !found.failures.is_empty() {
+            let error = first.unwrap_or_else(|| EsError::new(503, NO_SHARD, STARTING));
+            return Err(phase_error("Partial shards failure", error, found.failures));
+        }
         Ok(found)
+    }
+
+    /// This node's copies of the shards that a search looks at, and the shards that have none.
+    fn scoped_shards(
+        &self,
+        indices: &[Arc<IndexMeta>],
+        scope: &Scope,
+    ) -> (Vec<SearchShard>, Vec<ShardId>) {
+        let (mut shards, mut missing) = self.service.search_shards(indices);
+        shards.retain(|shard| scope.has(&shard.meta, shard.id.number));
+        let meta = |id: &ShardId| indices.iter().find(|meta| meta.uuid() == id.index);
+        missing.retain(|id| meta(id).is_some_and(|meta| scope.has(meta, id.number)));
+        (shards, missing)
     }
 
     fn failure(&self, shard: &SearchShard, error: &EsError) -> Value {
@@ -149,7 +180,7 @@ impl App {
 
     /// `_count`.
     pub async fn count(&self, request: &Request) -> Result<Reply, EsError> {
-        let indices = self.indices(request, IndicesOptions::SEARCH).await?;
+        let indices = self.searched(request).await?;
         let body = request.json()?;
         for key in body.as_ref().and_then(Value::as_object).into_iter().flat_map(Map::keys) {
             if key != "query" {
@@ -157,15 +188,16 @@ impl App {
             }
         }
         let mut params: BTreeMap<String, String> = BTreeMap::new();
-        for name in ["q", "df", "default_operator", "analyzer", "lenient", "terminate_after"] {
+        for name in COUNT_PARAMS {
             if let Some(value) = request.params.get(name) {
-                params.insert(name.to_owned(), value.to_owned());
+                params.insert((*name).to_owned(), value.to_owned());
             }
         }
         params.insert("size".to_owned(), "0".to_owned());
         params.insert("track_total_hits".to_owned(), "true".to_owned());
         let parsed = Arc::new(SearchRequest::parse(body.as_ref(), &params)?);
-        let found = self.query_shards(&indices, &parsed).await?;
+        let scope = Scope::of(&request.params)?;
+        let found = self.query_shards(&indices, &parsed, &scope).await?;
         let count: u64 = found.tops.iter().map(|top| top.total).sum();
         let failed = found.failures.len();
         Ok(Reply::ok(json!({
@@ -198,9 +230,13 @@ impl App {
         if searches.is_empty() {
             return Err(EsError::validation(&["no requests added"]));
         }
-        let mut responses = Vec::new();
+        let mut requests = Vec::new();
         for (header, search) in searches {
-            responses.push(match self.msearch_one(header, search, request).await {
+            requests.push((one_search(&json_line(header)?, request)?, json_line(search)?));
+        }
+        let mut responses = Vec::new();
+        for (one, body) in requests {
+            responses.push(match self.search_body(Some(&body), &one).await {
                 Ok(mut value) => {
                     if let Some(map) = value.as_object_mut() {
                         map.insert("status".to_owned(), json!(200));
@@ -213,56 +249,6 @@ impl App {
         let took = self.env.clock.monotonic().saturating_sub(started).as_millis();
         let took = u64::try_from(took).unwrap_or(u64::MAX);
         Ok(Reply::ok(json!({"took": took, "responses": responses})))
-    }
-
-    async fn msearch_one(
-        &self,
-        header: &str,
-        search: &str,
-        request: &Request,
-    ) -> Result<Value, EsError> {
-        let parse = |text: &str| -> Result<Value, EsError> {
-            if text.trim().is_empty() {
-                return Ok(json!({}));
-            }
-            serde_json::from_str(text)
-                .map_err(|e| EsError::new(400, "json_parse_exception", e.to_string()))
-        };
-        let (header, body) = (parse(header)?, parse(search)?);
-        let mut params = Params::default();
-        for (name, value) in
-            request.params.iter().filter(|(name, _)| *name == "rest_total_hits_as_int")
-        {
-            params.set(name, value);
-        }
-        let index = match header.get("index") {
-            Some(Value::String(name)) => name.clone(),
-            Some(Value::Array(list)) => {
-                list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-            }
-            _ => request.part("index").to_owned(),
-        };
-        params.set("index", &index);
-        for name in ["ignore_unavailable", "allow_no_indices", "expand_wildcards"] {
-            match header.get(name) {
-                Some(Value::String(text)) => params.set(name, text),
-                Some(Value::Array(list)) => {
-                    let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-                    params.set(name, &list.join(","));
-                }
-                Some(other) => params.set(name, &other.to_string()),
-                None => {}
-            }
-        }
-        let one = Request {
-            method: request.method.clone(),
-            path: request.path.clone(),
-            params,
-            body: bytes::Bytes::new(),
-            client: request.client,
-        };
-        let indices = self.indices(&one, IndicesOptions::SEARCH).await?;
-        self.search_body(&indices, Some(&body), &one).await
     }
 
     /// `_field_caps`.
@@ -287,8 +273,84 @@ impl App {
             return Err(EsError::validation(&["no fields specified"]));
         }
         let names: Vec<&str> = indices.iter().map(|meta| meta.name()).collect();
-        Ok(Reply::ok(json!({"indices": names, "fields": field_caps(&indices, &patterns)})))
+        let mut fields = field_types(&indices, &patterns);
+        if request.params.flag("include_unmapped", false)? {
+            add_unmapped(&mut fields, &names);
+        }
+        Ok(Reply::ok(json!({"indices": names, "fields": field_caps(fields)})))
     }
+}
+
+/// Parameters of `_count` that a search reads.
+const COUNT_PARAMS: &[&str] = &[
+    "q",
+    "df",
+    "default_operator",
+    "analyzer",
+    "analyze_wildcard",
+    "lenient",
+    "min_score",
+    "terminate_after",
+];
+
+const NO_SHARD: &str = "no_shard_available_action_exception";
+const STARTING: &str = "the shard is starting";
+
+fn limits_of(meta: &IndexMeta) -> IndexLimits {
+    let default = IndexLimits::default();
+    let limit = |name: &str, default: usize| {
+        number(&meta.settings, name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    };
+    IndexLimits {
+        result_window: limit("index.max_result_window", default.result_window),
+        docvalue_fields: limit("index.max_docvalue_fields_search", default.docvalue_fields),
+    }
+}
+
+fn type_keys(out: &mut Value, parsed: &SearchRequest, indices: &[Arc<IndexMeta>]) {
+    let class_of = |path: &str| {
+        indices.iter().find_map(|meta| meta.schema.field(path)).map(|field| field.class())
+    };
+    if let Some(level) = out.get_mut("aggregations").and_then(Value::as_object_mut) {
+        parsed.aggs.type_keys(level, &class_of);
+    }
+}
+
+fn json_line(text: &str) -> Result<Value, EsError> {
+    if text.trim().is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_str(text).map_err(|e| EsError::new(400, "json_parse_exception", e.to_string()))
+}
+
+/// One search of `_msearch`: what its header says goes before what the URL says.
+fn one_search(header: &Value, request: &Request) -> Result<Request, EsError> {
+    let mut params = Params::default();
+    for (name, value) in request.params.iter() {
+        params.set(name, value);
+    }
+    for (key, value) in header.as_object().into_iter().flatten() {
+        let Some((_, name)) = MSEARCH_HEADER.iter().find(|(known, _)| known == key) else {
+            let text = format!("key [{key}] is not supported in the metadata section");
+            return Err(EsError::illegal(text));
+        };
+        match value {
+            Value::Null => {}
+            Value::String(text) => params.set(name, text),
+            Value::Array(list) => {
+                let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                params.set(name, &list.join(","));
+            }
+            other => params.set(name, &other.to_string()),
+        }
+    }
+    Ok(Request {
+        method: request.method.clone(),
+        path: request.path.clone(),
+        params,
+        body: bytes::Bytes::new(),
+        client: request.client,
+    })
 }
 
 #[derive(Default)]
@@ -300,8 +362,11 @@ struct Caps {
     indices: BTreeSet<String>,
 }
 
-fn field_caps(indices: &[Arc<IndexMeta>], patterns: &[String]) -> Value {
-    let mut all: BTreeMap<String, BTreeMap<String, Caps>> = BTreeMap::new();
+/// Fields by path and type.
+type FieldTypes = BTreeMap<String, BTreeMap<String, Caps>>;
+
+fn field_types(indices: &[Arc<IndexMeta>], patterns: &[String]) -> FieldTypes {
+    let mut all = FieldTypes::new();
     for meta in indices {
         let index = || meta.name().to_owned();
         for (path, field) in meta.schema.fields() {
@@ -337,6 +402,28 @@ fn field_caps(indices: &[Arc<IndexMeta>], patterns: &[String]) -> Value {
             }
         }
     }
+    all
+}
+
+/// Indices without a field are of the type `unmapped`.
+fn add_unmapped(all: &mut FieldTypes, names: &[&str]) {
+    for types in all.values_mut() {
+        let has = |name: &str| types.values().any(|caps| caps.indices.contains(name));
+        let without: BTreeSet<String> =
+            names.iter().copied().filter(|name| !has(name)).map(str::to_owned).collect();
+        if !without.is_empty() {
+            let caps = Caps {
+                not_searchable: without.clone(),
+                not_aggregatable: without.clone(),
+                indices: without,
+                ..Caps::default()
+            };
+            types.insert("unmapped".to_owned(), caps);
+        }
+    }
+}
+
+fn field_caps(all: FieldTypes) -> Value {
     let fields = all.into_iter().map(|(path, types)| {
         let several = types.len() > 1;
         let types = types.into_iter().map(|(kind, caps)| {
@@ -399,8 +486,8 @@ fn with_index(error: &EsError, meta: &IndexMeta) -> EsError {
     error.with("index", meta.name())
 }
 
-/// All shards failed: the first error is the root cause.
-fn phase_error(error: EsError, failures: Vec<Value>) -> EsError {
+/// The first error is the root cause.
+fn phase_error(text: &str, error: EsError, failures: Vec<Value>) -> EsError {
     let status = error.status;
     let first = failures.first().and_then(|f| f.get("reason")).cloned();
     let mut root = error.clone();
@@ -411,7 +498,7 @@ fn phase_error(error: EsError, failures: Vec<Value>) -> EsError {
             }
         }
     }
-    EsError::new(status, "search_phase_execution_exception", "all shards failed")
+    EsError::new(status, "search_phase_execution_exception", text)
         .with("phase", "query")
         .with("grouped", true)
         .with("failed_shards", Value::Array(failures.into_iter().take(1).collect()))
@@ -421,7 +508,7 @@ fn phase_error(error: EsError, failures: Vec<Value>) -> EsError {
 fn starting(id: ShardId, indices: &[Arc<IndexMeta>]) -> Value {
     let name = indices.iter().find(|m| m.uuid() == id.index).map_or("", |m| m.name());
     json!({"shard": id.number, "index": name, "node": null, "reason": {
-        "type": "no_shard_available_action_exception", "reason": "the shard is starting"}})
+        "type": NO_SHARD, "reason": STARTING}})
 }
 
 fn strip_types(out: &mut Value) {

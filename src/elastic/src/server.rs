@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::app::{App, Client, Request};
 use crate::limits::{
     BODIES_BYTES, BODY_TIMEOUT, GZIP_FROM_BYTES, HEAD_TIMEOUT, MAX_BODY_BYTES, MAX_CONNECTIONS,
-    MAX_REQUESTS, MAX_URL_BYTES,
+    MAX_REQUESTS, MAX_URL_BYTES, SMALL_BODY_KIB, SMALL_BODY_SHARE,
 };
 use crate::reply::{Reply, Style, render};
 use crate::routes::{NotFound, find};
@@ -35,36 +35,66 @@ pub struct ElasticGateway {
     pub addr: SocketAddr,
 }
 
+/// What the port takes from its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; further ones are closed at once.
+    pub connections: usize,
+    /// Largest request body, before and after decompression, in bytes.
+    pub body_bytes: usize,
+    /// Bodies of all requests together, in bytes; at least twice a body.
+    pub bodies_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (connections, body_bytes) = (MAX_CONNECTIONS, MAX_BODY_BYTES);
+        Self { connections, body_bytes, bodies_bytes: BODIES_BYTES }
+    }
+}
+
 /// What all connections share.
 pub struct Shared {
     app: App,
+    limits: Limits,
     requests: Semaphore,
-    body_kib: Semaphore,
+    /// Budgets of bodies in KiB: large ones that are slow to arrive do not keep out small ones.
+    small_kib: Semaphore,
+    large_kib: Semaphore,
 }
 
 impl Shared {
     /// Wraps an app with its limits.
-    pub fn new(app: App) -> Self {
+    pub fn new(app: App, limits: Limits) -> Self {
+        let kib = limits.bodies_bytes / 1024;
+        let small = kib / SMALL_BODY_SHARE;
         Self {
             app,
+            limits,
             requests: Semaphore::new(MAX_REQUESTS),
-            body_kib: Semaphore::new(BODIES_BYTES / 1024),
+            small_kib: Semaphore::new(small),
+            large_kib: Semaphore::new(kib - small),
         }
     }
 }
 
 impl ElasticGateway {
     /// Serves `app` on `listener` until the tasks are told to stop.
-    pub fn start(listener: TcpListener, app: App, tasks: &TaskGroup) -> std::io::Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        app: App,
+        limits: Limits,
+        tasks: &TaskGroup,
+    ) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(app));
+        let shared = Arc::new(Shared::new(app, limits));
         tasks.spawn("elastic-accept", accept(listener, shared, tasks.clone()));
         Ok(Self { addr })
     }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskGroup) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(shared.limits.connections));
     loop {
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -130,10 +160,13 @@ impl Shared {
             Err(NotFound::Method(allowed)) => return Ok(wrong_method(uri, method, &allowed)),
             Err(NotFound::Bad(error)) => return Err(error),
         };
+        let most = self.limits.body_bytes;
+        let kib = body_kib(&head.headers, most)?;
+        let budget = if kib <= SMALL_BODY_KIB { &self.small_kib } else { &self.large_kib };
+        let _room = budget.acquire_many(kib).await;
+        let body = read_body(&head.headers, body, most).await?;
+        // Only now: who is slow to send must not keep out who has sent.
         let _turn = self.requests.acquire().await;
-        let kib = body_kib(&head.headers)?;
-        let _room = self.body_kib.acquire_many(kib).await;
-        let body = read_body(&head.headers, body).await?;
         if !body.is_empty()
             && let Some(reply) = refuse_media_type(&head.headers)
         {
@@ -169,39 +202,39 @@ fn header<'a>(headers: &'a HeaderMap, name: &hyper::header::HeaderName) -> &'a s
 }
 
 /// Budget of the body in KiB: what it says, or the largest when it does not say.
-fn body_kib(headers: &HeaderMap) -> Result<u32, EsError> {
+fn body_kib(headers: &HeaderMap, most: usize) -> Result<u32, EsError> {
     let text = header(headers, &CONTENT_LENGTH);
     let chunked = headers.contains_key("transfer-encoding");
     let zipped = !header(headers, &CONTENT_ENCODING).is_empty();
     let length = match text.parse::<usize>() {
-        Ok(length) if length > MAX_BODY_BYTES => return Err(too_large()),
+        Ok(length) if length > most => return Err(too_large(most)),
         // A zipped body grows, usually about tenfold.
-        Ok(length) if zipped => length.saturating_mul(10).min(MAX_BODY_BYTES),
+        Ok(length) if zipped => length.saturating_mul(10).min(most),
         Ok(length) => length,
-        Err(_) if chunked => MAX_BODY_BYTES / 4,
+        Err(_) if chunked => most / 4,
         Err(_) => 0,
     };
     Ok(u32::try_from(length / 1024).unwrap_or(u32::MAX))
 }
 
-fn too_large() -> EsError {
+fn too_large(most: usize) -> EsError {
     EsError::new(
         413,
         "content_too_long_exception",
-        format!("entity content is too long for the configured buffer limit [{MAX_BODY_BYTES}]"),
+        format!("entity content is too long for the configured buffer limit [{most}]"),
     )
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, EsError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await;
+async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, EsError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, most)).await;
     let read = read.map_err(|_| {
         EsError::new(408, "timeout_exception", "the request body did not arrive in time")
     })?;
-    let body = read.map_err(|_| too_large())?;
+    let body = read.map_err(|_| too_large(most))?;
     match header(headers, &CONTENT_ENCODING) {
         "" | "identity" => Ok(body),
         "gzip" => {
-            let unzipped = tokio::task::spawn_blocking(move || gunzip(&body)).await;
+            let unzipped = tokio::task::spawn_blocking(move || gunzip(&body, most)).await;
             unzipped.map_err(|e| EsError::internal(e.to_string()))?
         }
         other => Err(EsError::illegal(format!("Content-Encoding [{other}] is not supported"))),
@@ -209,14 +242,14 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, EsError> {
 }
 
 /// Never more than the limit, however small the input is.
-fn gunzip(body: &[u8]) -> Result<Bytes, EsError> {
+fn gunzip(body: &[u8], most: usize) -> Result<Bytes, EsError> {
     let mut out = Vec::new();
-    let limit = MAX_BODY_BYTES as u64 + 1;
+    let limit = most as u64 + 1;
     GzDecoder::new(body)
         .take(limit)
         .read_to_end(&mut out)
         .map_err(|e| EsError::illegal(format!("the gzip body is damaged: {e}")))?;
-    if out.len() > MAX_BODY_BYTES { Err(too_large()) } else { Ok(out.into()) }
+    if out.len() > most { Err(too_large(most)) } else { Ok(out.into()) }
 }
 
 /// Media types other than JSON and lines of JSON are refused.

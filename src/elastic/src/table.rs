@@ -136,7 +136,7 @@ pub fn render(
             let header = params.flag("v", false)?;
             Ok(Reply::text(text(columns, &shown, &rows, unit, header)))
         }
-        Some("json" | "yaml" | "smile" | "cbor") => Ok(Reply::ok(json(&shown, &rows, unit))),
+        Some("json" | "yaml") => Ok(Reply::ok(json(&shown, &rows, unit))),
         Some(other) => Err(EsError::illegal(format!("format [{other}] is not supported"))),
     }
 }

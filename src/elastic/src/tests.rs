@@ -11,7 +11,9 @@ use segment::{SegmentWriter, WriterOptions};
 use serde_json::{Value, json};
 
 use crate::app::{App, ClusterFacts, NodeFacts};
-use crate::server::{Shared, json_of};
+use crate::server::{Limits, Shared, json_of};
+
+mod effects;
 
 struct Facts;
 
@@ -58,7 +60,7 @@ fn port() -> Port {
         version: "7.17.22".to_owned(),
         env,
     };
-    Port { shared: Shared::new(app), _dir: dir }
+    Port { shared: Shared::new(app, Limits::default()), _dir: dir }
 }
 
 impl Port {

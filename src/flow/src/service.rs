@@ -12,6 +12,7 @@ use consensus::{Groups, Lane, Message, PeerHandler, PeersRef, tags};
 use index::IndexService;
 use log::LogService;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
 
@@ -153,6 +154,28 @@ impl FlowService {
         self.change(&spec.name, &command).await
     }
 
+    /// Gives a declared pipeline another source: `{name, source}`.
+    pub async fn apply_source(&self, spec: Value) -> Result<(), FlowError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Spec {
+            name: String,
+            source: Value,
+        }
+        let spec: Spec = serde_json::from_value(spec)
+            .map_err(|e| FlowError::Invalid(format!("not the name and [source]: {e}")))?;
+        let whole = self.shared.read(|state| {
+            state.pipelines.get(&spec.name).filter(|p| !p.deleted).map(|p| p.spec.clone())
+        });
+        let whole = whole.ok_or(FlowError::NotFound(spec.name))?;
+        let mut whole: Value =
+            serde_json::from_str(&whole).map_err(|e| FlowError::Unavailable(e.to_string()))?;
+        if let Some(fields) = whole.as_object_mut() {
+            fields.insert("source".to_owned(), spec.source);
+        }
+        self.apply(whole).await
+    }
+
     /// Forgets a pipeline; what has landed stays.
     pub async fn delete(&self, name: &str) -> Result<(), FlowError> {
         self.change(name, &Command::Delete { name: name.to_owned() }).await
@@ -168,20 +191,21 @@ impl FlowService {
         self.change(name, &Command::Pause { name: name.to_owned(), part, on: false }).await
     }
 
-    /// Tries again what stands in quarantine, and starts a source that stopped by itself.
-    pub async fn retry(&self, name: &str) -> Result<(), FlowError> {
-        self.change(name, &Command::Retry { name: name.to_owned() }).await
+    /// Collects the files in quarantine again, and starts a source that stopped by itself.
+    /// Returns how many files there were, and how many records stay in quarantine: their place in
+    /// the topic has passed.
+    pub async fn retry(&self, name: &str) -> Result<(u32, u32), FlowError> {
+        let command = Command::Retry { name: name.to_owned() };
+        match propose(&self.groups.m0, &command).await.map_err(FlowError::Unavailable)? {
+            Reply::Retried { released, kept } => Ok((released, kept)),
+            other => Err(refused(other, name)),
+        }
     }
 
     async fn change(&self, name: &str, command: &Command) -> Result<(), FlowError> {
-        let reply = propose(&self.groups.m0, command).await.map_err(FlowError::Unavailable)?;
-        match reply {
+        match propose(&self.groups.m0, command).await.map_err(FlowError::Unavailable)? {
             Reply::Done => Ok(()),
-            Reply::Unknown => Err(FlowError::NotFound(name.to_owned())),
-            Reply::TooMany => Err(FlowError::Invalid("there are too many pipelines".to_owned())),
-            Reply::Granted { .. } | Reply::Held(_) | Reply::Lost => {
-                Err(FlowError::Unavailable("unexpected answer".to_owned()))
-            }
+            other => Err(refused(other, name)),
         }
     }
 
@@ -219,11 +243,13 @@ impl FlowService {
         serde_json::to_value(spec.shown()).ok()
     }
 
-    /// What stands in quarantine, at most `limit` items.
-    pub fn quarantine(&self, name: &str, limit: usize) -> Vec<Quarantined> {
+    /// What stands in a pipeline's quarantine as this node knows it, at most `limit` items.
+    pub fn quarantine(&self, name: &str, limit: usize) -> Result<Vec<Quarantined>, FlowError> {
         self.shared.read(|state| {
+            let known = state.pipelines.get(name).is_some_and(|p| !p.deleted);
+            known.then_some(()).ok_or_else(|| FlowError::NotFound(name.to_owned()))?;
             let items = state.quarantine.get(name).into_iter().flat_map(BTreeMap::values);
-            items.take(limit).cloned().collect()
+            Ok(items.take(limit).cloned().collect())
         })
     }
 
@@ -234,6 +260,18 @@ impl FlowService {
             running.status(|partition| self.log.end(&running.spec.topic, partition))
         };
         running.iter().map(|(name, running)| (name.clone(), status(running))).collect()
+    }
+}
+
+fn refused(reply: Reply, name: &str) -> FlowError {
+    match reply {
+        Reply::Unknown => FlowError::NotFound(name.to_owned()),
+        Reply::TooMany => FlowError::Invalid("there are too many pipelines".to_owned()),
+        Reply::Done
+        | Reply::Granted { .. }
+        | Reply::Held(_)
+        | Reply::Lost
+        | Reply::Retried { .. } => FlowError::Unavailable("unexpected answer".to_owned()),
     }
 }
 

@@ -132,9 +132,16 @@ pub(crate) enum Reply {
     Done,
     Unknown,
     TooMany,
-    Granted { epoch: u64 },
+    Granted {
+        epoch: u64,
+    },
     Held(Lease),
     Lost,
+    /// So many files left the quarantine, and so many records stay there.
+    Retried {
+        released: u32,
+        kept: u32,
+    },
 }
 
 /// Everything replicated, in memory.
@@ -264,16 +271,23 @@ impl FlowState {
                 self.give_up(name, id, item, &mut changes)
             }
             Command::Retry { name } => {
+                let (mut released, mut kept) = (0, 0);
                 if let Some(items) = self.quarantine.get_mut(&name) {
                     items.retain(|id, item| {
                         let record = item.stat.is_none();
-                        if !record {
+                        if record {
+                            kept += 1;
+                        } else {
+                            released += 1;
                             changes.push((quarantine_key(&name, id), None));
                         }
                         record
                     });
                 }
-                self.change(&name, &mut changes, |p| p.dropped = 0)
+                match self.change(&name, &mut changes, |p| p.dropped = 0) {
+                    Reply::Done => Reply::Retried { released, kept },
+                    other => other,
+                }
             }
         };
         (reply, changes)
@@ -416,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn quarantine_is_kept_and_emptied_by_a_retry() {
+    fn a_retry_releases_the_files_of_the_quarantine() {
         let (shared, group) = group();
         send(
             &group,
@@ -429,7 +443,8 @@ mod tests {
             stat: Some((1, 2)),
             time_ms: 0,
         };
-        for id in [vec![0, 1], vec![0, 2]] {
+        let record = Quarantined { what: "news-0@7".into(), stat: None, ..item.clone() };
+        for (id, item) in [(vec![0, 1], &item), (vec![0, 2], &item), (vec![1, 1], &record)] {
             let command = Command::Quarantine { name: "n".into(), id, item: item.clone() };
             assert_eq!(send(&group, command), Reply::Done);
         }
@@ -446,9 +461,11 @@ mod tests {
             assert_eq!(after.quarantine, before.quarantine);
             assert_eq!(after.pipelines, before.pipelines);
         });
-        assert_eq!(shared.read(|s| s.quarantine["n"].len()), 2);
-        assert_eq!(send(&group, Command::Retry { name: "n".into() }), Reply::Done);
-        assert!(shared.read(|s| s.quarantine["n"].is_empty()));
-        assert!(group.reader(tags::FLOW).scan(b"q", None, 9).unwrap().is_empty());
+        assert_eq!(shared.read(|s| s.quarantine["n"].len()), 3);
+        let retried = Reply::Retried { released: 2, kept: 1 };
+        assert_eq!(send(&group, Command::Retry { name: "n".into() }), retried);
+        assert_eq!(send(&group, Command::Retry { name: "m".into() }), Reply::Unknown);
+        assert_eq!(shared.read(|s| s.quarantine["n"].len()), 1);
+        assert_eq!(group.reader(tags::FLOW).scan(b"q", None, 9).unwrap().len(), 1);
     }
 }

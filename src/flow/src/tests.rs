@@ -425,11 +425,11 @@ async fn changes_pauses_and_bad_records_are_handled() {
     let until = std::iter::repeat_n((), 200);
     for () in until {
         tokio::time::sleep(Duration::from_millis(25)).await;
-        if !flow.quarantine("news", 10).is_empty() {
+        if !flow.quarantine("news", 10).unwrap().is_empty() {
             break;
         }
     }
-    let found = flow.quarantine("news", 10);
+    let found = flow.quarantine("news", 10).unwrap();
     assert!(found[0].error.contains("is not JSON") && found[0].what.starts_with("record 0/"));
     settle(&flow, 2).await;
     flow.delete("news").await.unwrap();

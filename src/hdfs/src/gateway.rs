@@ -36,6 +36,8 @@ pub struct HdfsConfig {
     pub permissions: bool,
     /// Users for whom they are not.
     pub superusers: Vec<String>,
+    /// Connections served at once by each of the two ports; further ones wait.
+    pub max_connections: usize,
 }
 
 impl HdfsConfig {
@@ -47,6 +49,7 @@ impl HdfsConfig {
             advertised_name_node: name_node.to_string(),
             advertised_data_node: data_node.to_string(),
             permissions: true,
+            max_connections: MAX_CONNECTIONS,
             superusers: ["root", "hdfs", "hadoop", "spark"].map(str::to_owned).into(),
         }
     }
@@ -83,10 +86,11 @@ impl HdfsGateway {
         env: Env,
     ) -> io::Result<Self> {
         let bound = Self { name_node: name_node.local_addr()?, data_node: data_node.local_addr()? };
+        let connections = config.max_connections;
         let app = Arc::new(App { config, service, clock: env.clock.clone() });
         for (listener, role) in [(name_node, Role::NameNode), (data_node, Role::DataNode)] {
             let router = router(app.clone(), role);
-            tasks.spawn("webhdfs-accept", accept(listener, router, tasks.clone()));
+            tasks.spawn("webhdfs-accept", accept(listener, router, connections, tasks.clone()));
         }
         Ok(bound)
     }
@@ -97,8 +101,8 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(named)
 }
 
-async fn accept(listener: TcpListener, router: Router, tasks: TaskGroup) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: TcpListener, router: Router, connections: usize, tasks: TaskGroup) {
+    let slots = Arc::new(Semaphore::new(connections));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (stream, client) = match listener.accept().await {

@@ -17,6 +17,7 @@
 //! or else in the searcher.
 
 pub mod admin;
+pub mod blocks;
 mod budget;
 mod catalog;
 pub mod command;

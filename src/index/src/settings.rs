@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use search::limits::LARGEST_RESULT_WINDOW;
 use serde_json::Value;
 
 use crate::error::EsError;
@@ -39,6 +40,10 @@ const KNOWN: &[&str] = &[
     "index.blocks.read",
     "index.blocks.write",
     "index.blocks.metadata",
+    "index.sort.field",
+    "index.sort.order",
+    "index.sort.mode",
+    "index.sort.missing",
     "index.load_fixed_bitset_filters_eagerly",
     "index.verified_before_close",
     "index.write.wait_for_active_shards",
@@ -67,7 +72,6 @@ const KNOWN_PREFIXES: &[&str] = &[
     "index.search.",
     "index.indexing.",
     "index.similarity.",
-    "index.sort.",
     "index.soft_deletes.",
     "index.query.",
     "index.store.",
@@ -78,8 +82,31 @@ const KNOWN_PREFIXES: &[&str] = &[
     "index.requests.",
     "index.queries.",
     "index.warmer.",
-    "index.blocks.",
     "index.ttl.",
+];
+
+/// Settings that Elasticsearch acts on and this server does not, with the values that ask for what
+/// is done anyway.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("index.default_pipeline", &["_none"]),
+    ("index.final_pipeline", &["_none"]),
+    ("index.sort.field", &[]),
+    ("index.sort.order", &[]),
+    ("index.sort.mode", &[]),
+    ("index.sort.missing", &[]),
+    ("index.routing_partition_size", &["1"]),
+    ("index.mode", &["standard"]),
+];
+
+/// Settings that are true or false.
+const FLAGS: &[&str] = &[
+    "index.blocks.read_only",
+    "index.blocks.read_only_allow_delete",
+    "index.blocks.read",
+    "index.blocks.write",
+    "index.blocks.metadata",
+    "index.mapping.coerce",
+    "index.mapping.ignore_malformed",
 ];
 
 /// Settings fixed at creation.
@@ -137,7 +164,7 @@ fn as_text(value: &Value) -> Value {
     }
 }
 
-/// Refuses unknown names and values out of range.
+/// Refuses unknown names, values out of range, and what would have no effect.
 pub fn validate(settings: &Settings) -> Result<(), EsError> {
     for (name, value) in settings {
         let known = KNOWN.contains(&name.as_str())
@@ -148,8 +175,25 @@ pub fn validate(settings: &Settings) -> Result<(), EsError> {
                  or check the breaking changes documentation for removed settings"
             )));
         }
+        refuse_unsupported(name, value)?;
         let Some(text) = value.as_str() else { continue };
         match name.as_str() {
+            name if FLAGS.contains(&name) && !["true", "false"].contains(&text) => {
+                return Err(EsError::illegal(format!(
+                    "Failed to parse value [{text}] as only [true] or [false] are allowed."
+                )));
+            }
+            "index.max_result_window" => {
+                integer(name, text, 1, LARGEST_RESULT_WINDOW as i64)?;
+            }
+            "index.max_docvalue_fields_search" => {
+                integer(name, text, 0, i64::from(i32::MAX))?;
+            }
+            "index.write.wait_for_active_shards"
+                if text != "all" && text.parse::<u32>().is_err() =>
+            {
+                return Err(EsError::illegal(format!("cannot parse ActiveShardCount[{text}]")));
+            }
             "index.number_of_shards" => {
                 integer(name, text, 1, i64::from(MAX_SHARDS))?;
             }
@@ -166,6 +210,25 @@ pub fn validate(settings: &Settings) -> Result<(), EsError> {
         }
     }
     Ok(())
+}
+
+fn refuse_unsupported(name: &str, value: &Value) -> Result<(), EsError> {
+    let Some((_, accepted)) = UNSUPPORTED.iter().find(|(known, _)| *known == name) else {
+        return Ok(());
+    };
+    let harmless = |value: &Value| value.as_str().is_some_and(|text| accepted.contains(&text));
+    let fine = match value {
+        Value::Null => true,
+        Value::Array(list) => list.iter().all(harmless),
+        other => harmless(other),
+    };
+    if fine {
+        return Ok(());
+    }
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Err(EsError::illegal(format!(
+        "setting [{name}] with value [{shown}] is not supported by this server"
+    )))
 }
 
 /// Refuses to change what is fixed once an index exists.
@@ -276,6 +339,49 @@ mod tests {
         let settings = flatten(&json!({"number_of_shard": 3})).unwrap();
         let reason = validate(&settings).unwrap_err().reason;
         assert!(reason.starts_with("unknown setting [index.number_of_shard]"), "{reason}");
+    }
+
+    /// Every setting that would have no effect.
+    #[test]
+    fn settings_without_effect_are_refused() {
+        let check = |settings: Value| validate(&flatten(&settings).unwrap()).map_err(|e| e.reason);
+        for (name, asked, default) in [
+            ("default_pipeline", json!("p"), json!("_none")),
+            ("final_pipeline", json!("p"), json!("_none")),
+            ("sort.field", json!(["d", "n"]), json!([])),
+            ("sort.order", json!("desc"), json!(null)),
+            ("sort.mode", json!("min"), json!(null)),
+            ("sort.missing", json!("_last"), json!(null)),
+            ("routing_partition_size", json!(2), json!(1)),
+            ("mode", json!("time_series"), json!("standard")),
+        ] {
+            let reason = check(json!({ name: asked })).unwrap_err();
+            let begin = format!("setting [index.{name}] with value [");
+            assert!(reason.starts_with(&begin) && reason.contains("not supported"), "{reason}");
+            assert_eq!(check(json!({ name: default })), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn values_of_settings_are_checked() {
+        let check = |settings: Value| validate(&flatten(&settings).unwrap()).map_err(|e| e.reason);
+        for (settings, text) in [
+            (json!({"blocks.write": "yes"}), "as only [true] or [false] are allowed."),
+            (json!({"blocks.wriet": true}), "unknown setting [index.blocks.wriet]"),
+            (json!({"max_result_window": 0}), "must be >= 1"),
+            (json!({"write.wait_for_active_shards": "some"}), "ActiveShardCount[some]"),
+            (json!({"max_result_window": 1_000_001}), "must be <= 1000000"),
+        ] {
+            let reason = check(settings).unwrap_err();
+            assert!(reason.contains(text), "{reason}");
+        }
+        for settings in [
+            json!({"blocks": {"write": true, "read_only_allow_delete": null}}),
+            json!({"max_result_window": 50_000, "max_docvalue_fields_search": 2}),
+            json!({"write.wait_for_active_shards": "all"}),
+        ] {
+            assert_eq!(check(settings), Ok(()));
+        }
     }
 
     #[test]

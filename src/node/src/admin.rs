@@ -238,11 +238,14 @@ impl Admin for NodeAdmin {
     }
 
     async fn apply_flow(&self, kind: Kind, spec: Value) -> Answer {
-        if kind == Kind::Source {
-            let text = "a source is declared as part of its pipeline: PUT /api/pipelines";
-            return Err(AdminError::bad_request(text));
+        match kind {
+            Kind::Source => self.services.apply_source(spec).await,
+            Kind::Pipeline => self.services.apply_flow(spec).await,
         }
-        self.services.apply_flow(spec).await
+    }
+
+    async fn quarantine(&self, name: &str) -> Answer {
+        self.services.quarantine(name)
     }
 
     async fn delete_flow(&self, kind: Kind, name: &str) -> Answer {

@@ -196,12 +196,12 @@ pub struct RaftConfig {
 /// What clients may take of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections per gateway.
-    pub connections: u32,
-    /// Largest request of a client, in bytes.
-    pub request_bytes: u64,
-    /// Bytes of all requests in work at once, in bytes.
-    pub inflight_bytes: u64,
+    /// Open connections per port of Kafka, WebHDFS and Elasticsearch.
+    pub connections: usize,
+    /// Largest request of a Kafka client and largest body of an Elasticsearch client, in bytes.
+    pub request_bytes: usize,
+    /// Bytes of all requests of such a port together; at least twice the largest.
+    pub inflight_bytes: usize,
 }
 
 impl Listen {

@@ -27,10 +27,26 @@ pub(crate) fn render(node: &NodeAdmin) -> String {
     let help = "Files of snapshots that came damaged and were refused.";
     let damaged = node.cluster.damaged_copies();
     text.single("trine_snapshot_damaged_files_total", Kind::Counter, help, damaged);
+    blocks(&mut text, node);
     groups(&mut text, node);
     security(&mut text, node);
     node.kafka.render(&mut text);
     text.finish()
+}
+
+fn blocks(text: &mut Text, node: &NodeAdmin) {
+    let stats = node.services.blocks.stats();
+    let gauges = [
+        ("trine_blocks", "Blocks of all files; on every node.", stats.blocks),
+        ("trine_blocks_with_missing_copies", "Of those, not on every node.", stats.partial),
+        ("trine_block_copies", "Copies of blocks on this node's disk.", stats.local_blocks),
+        ("trine_block_copy_bytes", "Bytes of these copies.", stats.local_bytes),
+    ];
+    for (name, help, value) in gauges {
+        text.single(name, Kind::Gauge, help, value);
+    }
+    let help = "Copies of blocks that were mended, counted where it was found out.";
+    text.single("trine_block_repairs_total", Kind::Counter, help, stats.repaired);
 }
 
 fn security(text: &mut Text, node: &NodeAdmin) {

@@ -11,6 +11,7 @@ use base::{Env, TaskGroup};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blocks::BlockService;
+use consensus::identity::{NodeFile, Owner};
 use consensus::net::tcp::PeerAddress;
 use consensus::{Cluster, ClusterOptions, StartError, tags};
 use elastic::ElasticGateway;
@@ -200,10 +201,18 @@ impl Node {
         let (front, back) = (TaskGroup::new(), TaskGroup::new());
         let Listeners { kafka, kafka_tls, webhdfs, datanode_http, elastic, console, peers } =
             listeners;
+        let options = cluster_options(&config);
+        let owner = Owner {
+            cluster: config.cluster.clone(),
+            node: config.node_id,
+            data_groups: config.raft.data_groups,
+        };
+        // First of all: opening what is not this node's would change it.
+        let file = NodeFile::load_or_mint(&env, &config.data_dir, &owner);
+        let file = file.map_err(|e| refused(e.into()))?;
         let shared = Arc::new(Shared::new(&env, &config)?);
         let machines = |group| shared.machines(group);
-        let options = cluster_options(&config);
-        let cluster = Cluster::start(&env, options, peers, &machines, &back).await;
+        let cluster = Cluster::start(&env, options, file, peers, &machines, &back).await;
         let cluster = cluster.map_err(refused)?;
         let services = Arc::new(start_services(&env, &config, &cluster, &shared, &front));
         let resets = Arc::new(Resets(services.blocks.clone()));
@@ -365,11 +374,15 @@ impl Opening {
 
     async fn open(&self, ports: Ports) -> anyhow::Result<()> {
         self.certificates.ensure_admin(&self.services.security).await;
+        let limits = &self.config.limits;
         let config = KafkaConfig {
             cluster_id: kafka_cluster_id(&self.cluster.cluster_id().unwrap_or_default()),
             auto_create_topics: self.config.log.auto_create_topics,
             default_partitions: i32::try_from(self.config.log.default_partitions)?,
             broker_session: Duration::from_millis(self.config.broker_session_ms),
+            max_connections: limits.connections,
+            max_request_bytes: limits.request_bytes,
+            max_buffered_bytes: limits.inflight_bytes,
             metrics: self.kafka_metrics.clone(),
             ..KafkaConfig::new(self.config.listen.kafka, BTreeMap::new())
         };
@@ -395,6 +408,7 @@ impl Opening {
         let config = HdfsConfig {
             advertised_name_node: self.config.advertise.webhdfs.to_string(),
             advertised_data_node: self.config.advertise.datanode_http.to_string(),
+            max_connections: limits.connections,
             ..HdfsConfig::new(self.config.listen.webhdfs, self.config.listen.datanode_http)
         };
         let blocks = self.services.blocks.clone();
@@ -411,7 +425,12 @@ impl Opening {
             version: ELASTIC_VERSION.to_owned(),
             env,
         };
-        ElasticGateway::start(ports.elastic, app, &tasks)?;
+        let limits = elastic::Limits {
+            connections: limits.connections,
+            body_bytes: limits.request_bytes,
+            bodies_bytes: limits.inflight_bytes,
+        };
+        ElasticGateway::start(ports.elastic, app, limits, &tasks)?;
         self.gateways.open("elastic");
         info!("every gateway serves");
         Ok(())

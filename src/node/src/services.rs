@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::registry::Registry;
 
+/// Rows of a quarantine that are shown; there may be more.
+const MAX_QUARANTINE_ROWS: usize = 1_000;
+
 /// State that the machines write and the services read; made before the groups are.
 pub(crate) struct Shared {
     pub(crate) registry: Registry,
@@ -175,6 +178,27 @@ impl Services {
         Ok(json!({"applied": true}))
     }
 
+    pub(crate) async fn apply_source(&self, spec: Value) -> Answer {
+        self.flow.apply_source(spec).await.map_err(|e| flow_error(&e))?;
+        Ok(json!({"applied": true}))
+    }
+
+    /// What a pipeline gave up, as rows of a table.
+    pub(crate) fn quarantine(&self, name: &str) -> Answer {
+        let items = self.flow.quarantine(name, MAX_QUARANTINE_ROWS).map_err(|e| flow_error(&e))?;
+        let rows = items.into_iter().map(|item| {
+            json!({
+                "what": item.what,
+                "kind": if item.stat.is_some() { "file" } else { "record" },
+                "bytes": item.stat.map(|(bytes, _)| bytes),
+                "attempts": item.attempts,
+                "time_ms": item.time_ms,
+                "error": item.error,
+            })
+        });
+        Ok(rows.collect())
+    }
+
     pub(crate) async fn delete_flow(&self, name: &str) -> Answer {
         self.flow.delete(name).await.map_err(|e| flow_error(&e))?;
         Ok(json!({"deleted": name}))
@@ -185,13 +209,15 @@ impl Services {
             Kind::Source => Part::Source,
             Kind::Pipeline => Part::Whole,
         };
-        let done = match verb {
-            Verb::Pause => self.flow.pause(name, part).await,
-            Verb::Resume => self.flow.resume(name, part).await,
-            Verb::Retry => self.flow.retry(name).await,
-        };
-        done.map_err(|e| flow_error(&e))?;
-        Ok(json!({"name": name}))
+        let done =
+            match verb {
+                Verb::Pause => self.flow.pause(name, part).await.map(|()| json!({"name": name})),
+                Verb::Resume => self.flow.resume(name, part).await.map(|()| json!({"name": name})),
+                Verb::Retry => self.flow.retry(name).await.map(
+                    |(released, kept)| json!({"name": name, "released": released, "kept": kept}),
+                ),
+            };
+        done.map_err(|e| flow_error(&e))
     }
 }
 

@@ -11,4 +11,4 @@ pub mod tree;
 pub mod wire;
 
 pub use server::{SampleError, SampleOptions, SampleServer};
-pub use tree::{SampleFile, write_tree};
+pub use tree::{SampleFile, read_tree, write_tree};

@@ -1,7 +1,7 @@
 //! The sample tree: a few hundred text files with every difficulty that real sites show.
 //!
 //! Deterministic by seed, modification times included, and idempotent: a file that already has
-//! its bytes and time is left alone, so that a second start of a demo collects nothing twice.
+//! its bytes and time is left alone, so that a tree that was written in part can be completed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,6 +22,12 @@ const FIRST_MTIME: u64 = 1_735_776_000;
 /// Bytes of the big file, at least.
 const BIG_BYTES: usize = 3 * 1024 * 1024;
 
+/// Most files of a tree that is read.
+const MAX_FILES: usize = 1_000_000;
+
+/// Ends of names that a collector with default rules leaves alone.
+const LEFT_ALONE: [&[u8]; 5] = [b"~", b".tmp", b".part", b".filepart", b".swp"];
+
 /// A text file of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleFile {
@@ -33,6 +39,23 @@ pub struct SampleFile {
     pub len: u64,
     /// Modification time, seconds since 1970.
     pub mtime: u64,
+}
+
+impl SampleFile {
+    /// The path as people read it: composed, and decoded where a name is CP949. `None` where a
+    /// name is neither that nor UTF-8.
+    pub fn shown(&self) -> Option<String> {
+        let names: Option<Vec<String>> = self.path.split(|b| *b == b'/').map(shown_name).collect();
+        Some(names?.join("/"))
+    }
+}
+
+fn shown_name(raw: &[u8]) -> Option<String> {
+    if let Ok(text) = std::str::from_utf8(raw) {
+        return Some(text.nfc().collect());
+    }
+    let text = EUC_KR.decode_without_bom_handling_and_without_replacement(raw)?;
+    Some(text.nfc().collect())
 }
 
 /// Writes the tree below `root` and returns its `.txt` files, which are what a collector with
@@ -58,6 +81,45 @@ pub fn write_tree(root: &Path, seed: u64) -> io::Result<Vec<SampleFile>> {
         write_file(root, path.to_vec(), content.as_bytes(), FIRST_MTIME)?;
     }
     Ok(written)
+}
+
+/// The files below `root` that a collector with default rules picks up, as they are now, by path.
+pub fn read_tree(root: &Path) -> io::Result<Vec<SampleFile>> {
+    let mut files = Vec::new();
+    let mut open: Vec<Vec<u8>> = vec![Vec::new()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(root.join(OsStr::from_bytes(&dir)))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.as_bytes();
+            if name.starts_with(b".") || LEFT_ALONE.iter().any(|end| name.ends_with(end)) {
+                continue;
+            }
+            let slash = if dir.is_empty() { &b""[..] } else { b"/" };
+            let path = [&dir, slash, name].concat();
+            // Not followed: a symbolic link is neither.
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() && name.ends_with(b".txt") {
+                files.push(read_file(root, path)?);
+            }
+            if files.len() + open.len() > MAX_FILES {
+                return Err(io::Error::other(format!("more than {MAX_FILES} files")));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn read_file(root: &Path, path: Vec<u8>) -> io::Result<SampleFile> {
+    let full = root.join(OsStr::from_bytes(&path));
+    let modified = fs::metadata(&full)?.modified()?;
+    let bytes = fs::read(&full)?;
+    // Before 1970 is as good as 1970 here.
+    let mtime = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(SampleFile { path, sha256: Sha256::digest(&bytes).into(), len: bytes.len() as u64, mtime })
 }
 
 fn write_file(root: &Path, path: Vec<u8>, bytes: &[u8], mtime: u64) -> io::Result<SampleFile> {
@@ -257,6 +319,32 @@ mod tests {
             assert_eq!(<[u8; 32]>::from(Sha256::digest(&bytes)), file.sha256);
             assert!(file.path.split(|b| *b == b'/').all(|part| part.len() <= 255));
         }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut written = write_tree(dir.path(), 42).unwrap();
+        written.sort_by(|a, b| a.path.cmp(&b.path));
+        for name in ["a.txt~", "edge/.b.txt", "c.TXT", "d.part/e.txt"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "left alone").unwrap();
+        }
+        std::os::unix::fs::symlink("edge/csv.txt", dir.path().join("link.txt")).unwrap();
+        assert_eq!(read_tree(dir.path()).unwrap(), written);
+    }
+
+    #[test]
+    fn paths_are_shown_composed_and_decoded() {
+        let shown = |path: Vec<u8>| SampleFile { path, sha256: [0; 32], len: 0, mtime: 0 }.shown();
+        let name = "옛문서/회의록.txt".to_owned();
+        let decomposed: String = name.nfd().collect();
+        assert_ne!(decomposed, name);
+        assert_eq!(shown(decomposed.into()), Some(name.clone()));
+        let mixed = [&cp949("옛문서"), "/회의록.txt".as_bytes()].concat();
+        assert_eq!(shown(mixed), Some(name));
+        assert_eq!(shown(b"a/b\xff.txt".to_vec()), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod render;
 mod run;
 mod sketch;
 mod state;
+mod typed;
 
 use serde_json::Value;
 
@@ -19,6 +20,7 @@ use crate::query::Query;
 pub use run::SegmentRun;
 pub use sketch::Sketch;
 pub use state::{AggState, AggregationStates, Bucket, BucketKey, Metric, Shown};
+pub use typed::ClassOf;
 
 /// Aggregations of one level, in the order of the request.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,8 +4,10 @@
 pub const MAX_CLAUSES: usize = 1024;
 /// Nesting of queries and aggregations.
 pub const MAX_DEPTH: usize = 30;
-/// `from + size` of one search.
+/// `from + size` of one search, unless `index.max_result_window` says otherwise.
 pub const MAX_RESULT_WINDOW: usize = 10_000;
+/// The most that `index.max_result_window` may say: every shard keeps so many hits in memory.
+pub const LARGEST_RESULT_WINDOW: usize = 1_000_000;
 /// Buckets of one aggregation answer.
 pub const MAX_BUCKETS: usize = 65_535;
 /// Buckets that one shard may hold while it works, before it keeps the best ones.
@@ -30,7 +32,7 @@ pub const MAX_HIGHLIGHT_CHARS: usize = 1_000_000;
 pub const SPARE_TEXT_SLOTS: usize = 16;
 /// Text fields with their own length norms of one shard.
 pub const MAX_TEXT_SLOTS: usize = 256;
-/// `docvalue_fields` of one search.
+/// `docvalue_fields` of one search, unless `index.max_docvalue_fields_search` says otherwise.
 pub const MAX_DOCVALUE_FIELDS: usize = 100;
 /// Snapshots of searchers held for open searches on one node.
 pub const MAX_SNAPSHOTS: usize = 1_000;

@@ -15,11 +15,11 @@ mod snapshots;
 mod sort;
 mod source;
 
-pub use fetch::fetch_phase;
+pub use fetch::{fetch_phase, stored_fields};
 pub use merge::{Merged, MergedHit, ShardCounts, merge, render};
 pub use phase::{ShardTop, TopHit, count, execute_query_phase};
 pub use request::{SearchRequest, TrackTotal};
-pub use request_parts::{FieldFormat, HighlightField, HighlightSpec};
+pub use request_parts::{FieldFormat, HighlightField, HighlightSpec, IndexLimits, StoredFields};
 pub use snapshots::Snapshots;
 pub use sort::{SortField, SortKey, SortMode, SortOrder, SortValue};
 pub use source::SourceFilter;

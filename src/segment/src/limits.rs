@@ -20,6 +20,9 @@ pub const NODE_CACHE_BYTES: usize = 64 * MIB;
 /// Write buffers kept for reuse.
 pub const POOLED_BUFFERS: usize = 4;
 
+/// Files of finished segments that a stream holds open until they are synced.
+pub const MAX_UNSYNCED_FILES: usize = 64;
+
 /// Step of the scan that rebuilds an index.
 pub const SCAN_BYTES: usize = 256 * KIB;
 

@@ -542,7 +542,7 @@ impl IoSide {
             }
             let path = segment_path(&inner.dir, FileId::appended(segment));
             self.open = Some(OpenFile::open(disk, &path, segment, len)?);
-            if len == 0 {
+            if len == 0 && self.unsynced_dirs.last() != Some(&inner.dir) {
                 self.unsynced_dirs.push(inner.dir.clone());
             }
         }
@@ -550,6 +550,11 @@ impl IoSide {
             && !self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &open.plain))
         {
             self.unsynced.push(open.plain.clone());
+        }
+        // Every one is an open file, and small segments may be many until the next sync.
+        if self.unsynced.len() > limits::MAX_UNSYNCED_FILES {
+            let newest = self.unsynced.len() - 1;
+            self.unsynced.drain(..newest).try_for_each(|file| file.sync())?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use base::env::sim_disk::{Crash, SimDisk};
 use base::{Disk, Env};
 use bytes::Bytes;
 
+use crate::limits;
 use crate::{FrameInfo, SegmentInfo, SegmentWriter, Stream, WriterOptions};
 
 /// A test frame: length u32, base u64, count u32, timestamp i64, then filler.
@@ -144,6 +145,28 @@ fn what_was_synced_survives_every_crash_and_the_rest_is_cut() {
         assert_eq!(disk.read_dir(stream.dir()).unwrap().len(), 1, "unknown files are deleted");
         writer.stop();
     }
+}
+
+/// A topic with tiny segments must not take all file descriptors of the node.
+#[test]
+fn many_segments_between_two_syncs_are_not_all_held_open() {
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let dir = tempfile::tempdir().unwrap();
+    let writer = SegmentWriter::start(&Env::real(), small());
+    let stream = Stream::create(&writer, dir.path().join("parts/a"), parse);
+    let mut fill = Fill { next: 0, ts: 0 };
+    let before = open_files();
+    let mut most = 0;
+    for _ in 0..1_000 {
+        fill.one(&stream, 1, 100);
+        stream.roll();
+        most = most.max(open_files());
+    }
+    stream.sync().unwrap();
+    let other_tests = 200;
+    assert!(most < before + limits::MAX_UNSYNCED_FILES + other_tests, "{before} to {most}");
+    assert_eq!(read_all(&stream, 0).len(), 1_000);
+    writer.stop();
 }
 
 #[test]

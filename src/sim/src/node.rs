@@ -9,7 +9,7 @@ use base::env::sim_disk::{Crash, SimDisk};
 use base::env::{Clock, Random, SeededRandom, TokioClock};
 use base::limits::KIB;
 use base::{Env, GroupId, NodeId, TaskGroup};
-use consensus::identity::NodeFile;
+use consensus::identity::{NodeFile, Owner};
 use consensus::{
     Cluster, ClusterOptions, Ground, MemStore, SledDb, SlotReset, StateMachine, TableStore, tags,
 };
@@ -111,7 +111,8 @@ impl Hardware {
         };
         let dir = Path::new("/data");
         env.disk.create_dir_all(dir).map_err(text)?;
-        let file = NodeFile::load_or_mint(&env, dir, self.node, DATA_GROUPS);
+        let owner = Owner { cluster: "sim".to_owned(), node: self.node, data_groups: DATA_GROUPS };
+        let file = NodeFile::load_or_mint(&env, dir, &owner);
         let file = file.map_err(|e| e.to_string())?;
         file.save(&env, dir).map_err(text)?;
         let (wal, thread) = Wal::open(&env, self.wal_options()).map_err(|e| e.to_string())?;

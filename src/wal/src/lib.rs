@@ -74,8 +74,8 @@ pub use writer::WalThread;
 pub enum SyncMode {
     /// Callbacks fire when the bytes are durable.
     EveryFlush,
-    /// Callbacks fire when the bytes are written; they are synced this often. Power loss on a
-    /// majority of nodes may lose what was acknowledged since.
+    /// Callbacks fire when the bytes are written; they are synced this often, and with every vote.
+    /// Power loss on a majority of nodes may lose what was acknowledged since.
     Interval(Duration),
 }
 

@@ -224,6 +224,12 @@ impl WalThread {
         }
         let offset = self.current.offset;
         let offsets = self.put(FlushKind::Records, &records, length)?;
+        // A vote that is forgotten could be given twice in one term, to two candidates.
+        let votes = records.iter().any(|record| matches!(record.what, What::Vote(_)));
+        let synced = votes || self.sync == SyncMode::EveryFlush;
+        if synced && self.sync != SyncMode::EveryFlush {
+            self.current.file.sync()?;
+        }
         self.current.fresh = false;
         for record in &records {
             self.written.apply(record);
@@ -239,7 +245,7 @@ impl WalThread {
             file.end = self.current.offset;
         }
         state.evict(inner.cache_limit);
-        if self.sync == SyncMode::EveryFlush {
+        if synced {
             self.note_synced(state);
         }
         Ok(())

@@ -332,6 +332,23 @@ fn a_torn_tail_is_cut_and_zeroed_and_never_comes_back() {
 }
 
 #[test]
+fn a_vote_is_synced_even_where_writes_are_synced_at_intervals() {
+    let rig = Rig::with_sync(15, SyncMode::Interval(Duration::from_secs(3600)));
+    let (wal, mut thread) = rig.open();
+    wal.append(G, entries(1, 0, 2, 100), ignore());
+    thread.step();
+    assert!(!wal.is_durable(G, 1));
+    wal.save_vote(G, Bytes::from_static(b"vote"), ignore());
+    thread.step();
+    assert!(wal.is_durable(G, 1), "what was written before it is synced with it");
+    wal.append(G, entries(1, 2, 1, 100), ignore());
+    thread.step();
+    let (wal, _) = rig.crash(Crash::LoseUnsynced);
+    assert_eq!(wal.vote(G), Some(Bytes::from_static(b"vote")));
+    assert_eq!(wal.last(G), Some(pos(1, 1)));
+}
+
+#[test]
 fn a_file_of_a_newer_format_is_refused_untouched() {
     let rig = Rig::new(14);
     drop(rig.open());

@@ -1,65 +1,46 @@
 //! `trine demo`: the whole job on sample files, and what landed where.
 //!
 //! Layout of the directory: `cluster/` as `trine local` lays it out, `sample/` the files that
-//! the built-in SFTP server shows, `sftp/` its host key and password. Given the same directory
-//! again, the cluster goes on where it stopped: the ledger knows every file it has collected.
+//! the built-in SFTP server shows, `sample.written` once these are complete, `sftp/` the server's
+//! host key and password. Given the same directory again, the cluster goes on where it stopped:
+//! the ledger knows every file it has collected, and the sample files stay as their user left
+//! them.
 
 mod landed;
 mod pipeline;
+mod place;
+mod records;
+mod report;
 mod verify;
+mod version;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base::env::RealClock;
 use base::{Clock, TaskGroup};
 use sample::{SampleFile, SampleOptions, SampleServer};
-use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::admin::{Admin, Ask};
+use crate::admin::Ask;
 use crate::args::{DemoArgs, Output};
 use crate::demo::landed::{Counts, Ports};
+use crate::demo::place::Place;
+use crate::demo::report::Report;
 use crate::local::cluster::Cluster;
 use crate::local::{READY_DEADLINE, print_addresses};
-use crate::output::{bytes, note, progress, say, table};
+use crate::output::{note, progress, say};
 use crate::signals::Stop;
 
 /// Topic, index and directory of the demo.
 const NAME: &str = "news";
-/// Seed of the sample tree: the same files on every machine.
-const SEED: u64 = 1;
 /// User of the sample server.
 const USER: &str = "demo";
 /// How long everything may take to land.
 const LAND_DEADLINE: Duration = Duration::from_secs(300);
 /// Pause between looks at what has landed.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-
-/// Where the demo keeps its things; a temporary directory goes away at the end.
-struct Place {
-    root: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
-}
-
-impl Place {
-    fn new(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let (root, temporary) = match dir {
-            Some(dir) => (dir.to_owned(), None),
-            None => {
-                let made = tempfile::Builder::new().prefix("trine-demo-").tempdir()?;
-                (made.path().to_owned(), Some(made))
-            }
-        };
-        for sub in ["sample", "sftp"] {
-            let path = root.join(sub);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        }
-        Ok(Self { root: root.canonicalize()?, _temporary: temporary })
-    }
-}
 
 /// The sample server with the runtime it lives on.
 struct Sftp {
@@ -76,7 +57,7 @@ impl Sftp {
             .thread_name("sample-sftp")
             .enable_all()
             .build()?;
-        let file = place.root.join("sftp/password");
+        let file = place.sftp("password");
         let password = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(_) => {
@@ -87,11 +68,11 @@ impl Sftp {
         };
         let options = SampleOptions {
             addr: ([127, 0, 0, 1], 0).into(),
-            root: place.root.join("sample"),
+            root: place.sample(),
             user: USER.to_owned(),
             password: password.clone(),
             authorized_keys: Vec::new(),
-            host_key_file: Some(place.root.join("sftp/host_key")),
+            host_key_file: Some(place.sftp("host_key")),
         };
         let tasks = TaskGroup::new();
         let server = runtime.block_on(SampleServer::start_with(options, &tasks))?;
@@ -107,9 +88,8 @@ impl Sftp {
 pub fn run(args: &DemoArgs, output: Output) -> anyhow::Result<()> {
     let stop = Stop::install()?;
     let place = Place::new(args.dir.as_deref())?;
-    let files = sample::write_tree(&place.root.join("sample"), SEED)
-        .context("cannot write the sample files")?;
-    let mut cluster = Cluster::start(&place.root.join("cluster"), &args.cluster)?;
+    let files = place.files()?;
+    let mut cluster = Cluster::start(&place.cluster(), &args.cluster)?;
     if !args.once {
         print_addresses(&cluster, output)?;
     }
@@ -135,17 +115,16 @@ fn show(
 ) -> anyhow::Result<()> {
     let ports = Ports::of(cluster);
     let clock = RealClock::new();
-    let admin = Admin::new(cluster.addresses("console"));
     let spec = pipeline::spec(sftp.server.addr, &sftp.server.host_key, &sftp.password);
-    admin.call("/api/pipelines", Ask::Put(&spec)).context("cannot apply the pipeline")?;
-    let Some(counts) = watch(stop, cluster, &ports, files.len() as u64, &clock)? else {
+    let applied = ports.admin.call("/api/pipelines", Ask::Put(&spec));
+    applied.context("cannot apply the pipeline")?;
+    let Some(landed) = watch(stop, cluster, &ports, files.len() as u64, &clock)? else {
         return Ok(());
     };
-    let seconds = (clock.monotonic().as_secs_f64() * 10.0).round() / 10.0;
     if args.once {
-        verify::verify(&ports, files).context("what landed is not what was sent")?;
+        verify::verify(&ports, files, place.run).context("what landed is not what was sent")?;
     }
-    print(output, files.len(), &counts, seconds)?;
+    tell(&report(&ports, files.len(), landed)?, output)?;
     if args.once {
         return Ok(());
     }
@@ -163,37 +142,42 @@ fn show(
     Ok(())
 }
 
-/// Waits until every file has arrived at all three places; `None` when the user stops.
+/// What has landed, and when it had.
+struct Landed {
+    counts: Counts,
+    at: Duration,
+}
+
+/// Waits until every file has arrived at all three places and nothing more is on its way; `None`
+/// when the user stops.
 fn watch(
     stop: &Stop,
     cluster: &mut Cluster,
     ports: &Ports,
     files: u64,
     clock: &RealClock,
-) -> anyhow::Result<Option<Counts>> {
+) -> anyhow::Result<Option<Landed>> {
     let bar = progress(files, "searchable");
     let deadline = clock.monotonic() + LAND_DEADLINE;
+    let mut since = None;
     loop {
         if let Some(ended) = cluster.poll().first() {
             bail!("{}", ended.text);
         }
-        let looked = ports.count();
-        if let Ok(counts) = &looked {
-            bar.set_position(counts.documents.min(files));
-            if counts.least() >= files {
-                bar.finish_and_clear();
-                return Ok(Some(counts.clone()));
-            }
+        let looked = ports.look();
+        let done = looked.as_ref().ok().filter(|look| look.is_done(files));
+        // Nodes tell of different moments: the lag may be older than the last commit. What a
+        // second look still shows is so.
+        if let (Some(at), Some(look)) = (since, done) {
+            bar.finish_and_clear();
+            return Ok(Some(Landed { counts: look.counts.clone(), at }));
+        }
+        since = done.map(|_| clock.monotonic());
+        if let Ok(look) = &looked {
+            bar.set_position(look.counts.documents.min(files));
         }
         if clock.monotonic() > deadline {
-            let counts = looked?;
-            bail!(
-                "after {} s of {files} files {} are records, {} stored, {} searchable",
-                LAND_DEADLINE.as_secs(),
-                counts.records(),
-                counts.stored,
-                counts.documents
-            );
+            bail!("after {} s {}", LAND_DEADLINE.as_secs(), looked?.missing(files));
         }
         if stop.sleep(LOOK_PAUSE) {
             bar.finish_and_clear();
@@ -202,34 +186,18 @@ fn watch(
     }
 }
 
-fn print(output: Output, files: usize, counts: &Counts, seconds: f64) -> anyhow::Result<()> {
-    if output == Output::Json {
-        say(json!({
-            "files": files,
-            "records": counts.records(),
-            "records_per_partition": counts.partitions,
-            "stored": counts.stored,
-            "stored_bytes": counts.stored_bytes,
-            "documents": counts.documents,
-            "seconds": seconds,
-        }))?;
-        return Ok(());
+fn report(ports: &Ports, files: usize, landed: Landed) -> anyhow::Result<Report> {
+    let Landed { counts, at } = landed;
+    let blocks = ports.stored()?.values().map(|stored| stored.blocks).sum();
+    let seconds = (at.as_secs_f64() * 10.0).round() / 10.0;
+    Ok(Report { files, counts, blocks, copies: ports.copies(), seconds })
+}
+
+fn tell(report: &Report, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => say(report.json())?,
+        Output::Table => say(report.text())?,
     }
-    let row =
-        |what: &str, count: u64, place: String| vec![what.to_owned(), count.to_string(), place];
-    let mut rows = vec![row("files by SFTP", files as u64, "sample/".to_owned())];
-    for (partition, count) in (0..).zip(&counts.partitions) {
-        rows.push(row("records", *count, format!("topic {NAME}, partition {partition}")));
-    }
-    let (size, all) = (bytes(counts.stored_bytes), bytes(counts.replica_bytes));
-    rows.push(row(
-        "stored files",
-        counts.stored,
-        format!("/datalake/{NAME}, {size}, {all} with replicas"),
-    ));
-    rows.push(row("documents", counts.documents, format!("index {NAME}")));
-    say(table(&["what", "count", "where"], rows))?;
-    say(format!("{seconds} s from the first connection to searchable"))?;
     Ok(())
 }
 
@@ -238,7 +206,7 @@ fn commands(cluster: &Cluster, place: &Place) -> String {
     let es = cluster.address(1, "elastic");
     let kafka = cluster.address(1, "kafka");
     let hdfs = cluster.address(1, "webhdfs");
-    let sample = place.root.join("sample");
+    let sample = place.sample();
     let python = format!(
         "python3 -c \"from kafka import KafkaConsumer as C\n\
          for r in C('{NAME}', bootstrap_servers='{kafka}', auto_offset_reset='earliest', \

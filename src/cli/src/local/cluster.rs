@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Usage;
 use crate::args::ClusterArgs;
 use crate::http::Http;
-use crate::local::ports::{NODES, PortMap, PortPlan, address};
+use crate::local::ports::{self, NODES, PORTS, PortMap, PortPlan, address};
 use crate::signals::Stop;
 
 /// How long a node may take to stop before it is killed.
@@ -69,7 +69,7 @@ impl Cluster {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {shown}"))?;
         let dir = dir.canonicalize().with_context(|| format!("cannot open {shown}"))?;
         let lock = lock(&dir)?;
-        let ports = plan.choose(&dir)?;
+        let ports = plan.choose(&dir, &ports::names(&args.sets))?;
         let mut texts = Vec::new();
         for id in 1..=NODES {
             texts.push((id, node_toml(id, &dir, &ports, &args.sets)?));
@@ -84,6 +84,12 @@ impl Cluster {
             cluster.nodes.push(Node { id, dir: node_dir, child, ended: None });
         }
         Ok(cluster)
+    }
+
+    /// Names of the ports that each node has, in the order of `--port-base`.
+    pub fn port_names(&self) -> Vec<&'static str> {
+        let has = |name: &str| self.ports.values().all(|ports| ports.contains_key(name));
+        PORTS.iter().map(|port| port.0).filter(|name| has(name)).collect()
     }
 
     /// The loopback address of a port of a node.
@@ -351,7 +357,7 @@ mod tests {
 
     fn ports() -> PortMap {
         let dir = tempfile::tempdir().unwrap();
-        PortPlan::Free.choose(dir.path()).unwrap()
+        PortPlan::Free.choose(dir.path(), &ports::names(&[])).unwrap()
     }
 
     #[test]

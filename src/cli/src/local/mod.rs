@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{LocalArgs, Output};
 use crate::local::cluster::Cluster;
-use crate::local::ports::{NODES, PORTS};
+use crate::local::ports::NODES;
 use crate::output::{note, say, table};
 use crate::signals::Stop;
 
@@ -45,13 +45,14 @@ pub fn run(args: &LocalArgs, output: Output) -> anyhow::Result<()> {
 
 /// One row per port, one column per node; or one JSON line: node, port name, address.
 pub fn print_addresses(cluster: &Cluster, output: Output) -> anyhow::Result<()> {
+    let names = cluster.port_names();
     match output {
         Output::Json => {
             let mut nodes = Map::new();
             for node in 1..=NODES {
-                let ports = PORTS.iter().map(|p| (p.0, Value::from(cluster.address(node, p.0))));
-                let ports: Map<String, Value> = ports.map(|(k, v)| (k.to_owned(), v)).collect();
-                nodes.insert(node.to_string(), ports.into());
+                let address = |name: &str| Value::from(cluster.address(node, name));
+                let ports = names.iter().map(|name| ((*name).to_owned(), address(name)));
+                nodes.insert(node.to_string(), ports.collect::<Map<String, Value>>().into());
             }
             say(Value::from(nodes))?;
         }
@@ -60,7 +61,7 @@ pub fn print_addresses(cluster: &Cluster, output: Output) -> anyhow::Result<()> 
                 let cells = cluster.addresses(port).into_iter();
                 std::iter::once(port.to_owned()).chain(cells).collect()
             };
-            let rows = PORTS.iter().map(|p| row(p.0)).collect();
+            let rows = names.into_iter().map(row).collect();
             say(table(&["port", "node 1", "node 2", "node 3"], rows))?;
         }
     }

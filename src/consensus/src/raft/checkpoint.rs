@@ -33,6 +33,8 @@ use crate::table::Change;
 const MAGIC: &[u8; 8] = b"trncurr1";
 const CURRENT: &str = "CURRENT";
 const MAX_CURRENT_BYTES: u64 = 64 * MIB as u64;
+/// Magic and checksum before it.
+const HEAD_BYTES: u64 = 64;
 /// Deltas below this are not worth a new base.
 const MIN_COMPACTION_BYTES: u64 = MIB as u64;
 /// Many small deltas make a slow start even when they are short.
@@ -124,7 +126,7 @@ impl CheckpointDir {
         env.disk.create_dir_all(&dir)?;
         let path = dir.join(CURRENT);
         let current = if env.disk.exists(&path)? {
-            Some(Arc::new(decode_current(&env.disk.read(&path, MAX_CURRENT_BYTES)?)?))
+            Some(Arc::new(decode_current(&env.disk.read(&path, MAX_CURRENT_BYTES + HEAD_BYTES)?)?))
         } else {
             None
         };
@@ -213,7 +215,7 @@ impl CheckpointDir {
     }
 
     fn switch(&self, writer: &mut Writer, next: Current) -> io::Result<()> {
-        let body = codec::encode(&next);
+        let body = codec::encode_file(&next, MAX_CURRENT_BYTES)?;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&crc32c(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
@@ -267,7 +269,7 @@ fn decode_current(bytes: &[u8]) -> io::Result<Current> {
     if crc != crc32c(body).to_le_bytes() {
         return Err(invalid("CURRENT has a wrong checksum"));
     }
-    codec::decode(body).map_err(|e| invalid(&e.to_string()))
+    codec::decode_file(body, MAX_CURRENT_BYTES).map_err(|e| invalid(&e.to_string()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use base::crc::crc32c;
 use base::{Env, GroupId, NodeId, OpenMode, TaskGroup};
 use bytes::Bytes;
+use consensus::identity::{NodeFile, Owner};
 use consensus::net::tcp::PeerAddress;
 use consensus::{
     ApplyAt, Cluster, ClusterOptions, DiskWork, Fatal, GroupStatus, Rows, SlotReset, SnapshotFile,
@@ -196,7 +197,14 @@ impl Bench {
             let (env, data_dir) = (env.clone(), self.path(node));
             vec![(TAG, Box::new(List { env, data_dir, group, len: 0, content: vec![], synced: 0 }))]
         };
-        let cluster = Cluster::start(&env, options, vec![listener], &machines, &tasks).await?;
+        let owner = Owner {
+            cluster: "bench".to_owned(),
+            node: options.node,
+            data_groups: options.data_groups,
+        };
+        let file = NodeFile::load_or_mint(&env, &options.data_dir, &owner)?;
+        let cluster =
+            Cluster::start(&env, options, file, vec![listener], &machines, &tasks).await?;
         cluster.settle(self.resets.clone(), &tasks);
         Ok(Node { cluster, tasks })
     }

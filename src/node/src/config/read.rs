@@ -91,7 +91,7 @@ const KEYS: &[Key] = &[
     key("raft.election_min_ms", int(300, 60_000), "500"),
     key("raft.election_max_ms", int(301, 120_000), "700"),
     key("limits.connections", int(1, 1_000_000), "4096"),
-    key("limits.request_bytes", int(1 << 20, 2 * GIB), "104857600"),
+    key("limits.request_bytes", int(1 << 20, 2 * GIB - 1), "104857600"),
     key("limits.inflight_bytes", int(1 << 20, 64 * GIB), "268435456"),
 ];
 
@@ -352,11 +352,7 @@ impl<'a> Reader<'a> {
             raft: self.raft(),
             kafka: self.kafka_security(&host),
             security: self.security(),
-            limits: Limits {
-                connections: u32::try_from(self.number("limits.connections")).unwrap_or(u32::MAX),
-                request_bytes: self.number("limits.request_bytes"),
-                inflight_bytes: self.number("limits.inflight_bytes"),
-            },
+            limits: self.limits(),
         };
         self.check_listen(&config);
         self.errors.is_empty().then_some(config)
@@ -416,6 +412,22 @@ impl<'a> Reader<'a> {
             self.fail(place, "raft.election_max_ms must be above raft.election_min_ms");
         }
         raft
+    }
+
+    fn limits(&mut self) -> Limits {
+        let mut size = |path| usize::try_from(self.number(path)).unwrap_or(usize::MAX);
+        let limits = Limits {
+            connections: size("limits.connections"),
+            request_bytes: size("limits.request_bytes"),
+            inflight_bytes: size("limits.inflight_bytes"),
+        };
+        // A part is kept for small requests; the rest must hold the largest one.
+        if limits.inflight_bytes / 2 < limits.request_bytes {
+            let place = self.get("limits.inflight_bytes").place;
+            let text = "limits.inflight_bytes must be at least twice limits.request_bytes";
+            self.fail(place, text);
+        }
+        limits
     }
 
     /// Nothing beyond loopback without a word, no port twice.

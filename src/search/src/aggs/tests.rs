@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use super::Aggregations;
+use crate::mapping::ValueClass;
 use crate::search::tests::World;
 
 fn shop(shards: usize) -> World {
@@ -172,4 +174,49 @@ fn many_distinct_values_are_estimated() {
     left.merge(right);
     let off = left.count().abs_diff(60_000);
     assert!(off < 1_800, "{}", left.count());
+}
+
+#[test]
+fn typed_keys_name_the_type_of_each_result() {
+    let class_of = |field: &str| match field {
+        "k" => Some(ValueClass::Keyword),
+        "n" | "b" | "d" => Some(ValueClass::Long),
+        "f" => Some(ValueClass::Double),
+        _ => None,
+    };
+    for (aggs, path) in [
+        (json!({"x": {"terms": {"field": "k"}}}), "/sterms#x/buckets/0/doc_count"),
+        (json!({"x": {"terms": {"field": "b"}}}), "/lterms#x/buckets/0/doc_count"),
+        (json!({"x": {"terms": {"field": "f"}}}), "/dterms#x/buckets/0/doc_count"),
+        (json!({"x": {"terms": {"field": "nope"}}}), "/sterms#x/buckets"),
+        (json!({"x": {"histogram": {"field": "n", "interval": 5}}}), "/histogram#x/buckets"),
+        (
+            json!({"x": {"date_histogram": {"field": "d", "calendar_interval": "day"}}}),
+            "/date_histogram#x/buckets/0",
+        ),
+        (json!({"x": {"range": {"field": "n", "ranges": [{"to": 2}]}}}), "/range#x/buckets/0"),
+        (
+            json!({"x": {"date_range": {"field": "d", "ranges": [{"to": "2025"}]}}}),
+            "/date_range#x/buckets/0",
+        ),
+        (json!({"x": {"extended_stats": {"field": "n"}}}), "/extended_stats#x/count"),
+        (json!({"x": {"cardinality": {"field": "k"}}}), "/cardinality#x/value"),
+        (
+            json!({"x": {"filters": {"filters": {"y": {"match_all": {}}}},
+                "aggs": {"m": {"max": {"field": "n"}}}}}),
+            "/filters#x/buckets/y/max#m/value",
+        ),
+        (
+            json!({"x": {"global": {}, "aggs": {"t": {"terms": {"field": "k"},
+                "aggs": {"m": {"value_count": {"field": "n"}}}}}}}),
+            "/global#x/sterms#t/buckets/0/value_count#m/value",
+        ),
+        (json!({"x": {"missing": {"field": "k"}}}), "/missing#x/doc_count"),
+        (json!({"x": {"filter": {"match_all": {}}}}), "/filter#x/doc_count"),
+    ] {
+        let mut answer = shop(1).search(json!({"size": 0, "aggs": aggs})).unwrap();
+        let level = answer["aggregations"].as_object_mut().unwrap();
+        Aggregations::parse(&aggs).unwrap().type_keys(level, &class_of);
+        assert!(answer["aggregations"].pointer(path).is_some(), "{path} in {answer}");
+    }
 }

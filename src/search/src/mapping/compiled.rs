@@ -44,6 +44,8 @@ pub struct FieldDef {
     pub index: bool,
     /// Whether it can be sorted and aggregated.
     pub doc_values: bool,
+    /// Whether `stored_fields` shows it.
+    pub store: bool,
     /// Longest keyword, in UTF-16 units.
     pub ignore_above: Option<usize>,
     /// What stands for an explicit null.
@@ -107,10 +109,18 @@ pub struct IndexSchema {
 }
 
 impl IndexSchema {
-    /// Compiles a mapping with the analyzers that the index settings define.
+    /// Compiles a mapping with the analyzers and defaults that the index settings define.
     pub fn new(mapping: Mapping, settings: &Value) -> Result<Self> {
         let analysis = Analysis::new(settings)?;
-        let mut compiler = Compiler { analysis: &analysis, fields: HashMap::new() };
+        let default = |name: &str, otherwise| {
+            settings.get(name).and_then(super::parse_bool).unwrap_or(otherwise)
+        };
+        let mut compiler = Compiler {
+            analysis: &analysis,
+            fields: HashMap::new(),
+            coerce: default("index.mapping.coerce", true),
+            ignore_malformed: default("index.mapping.ignore_malformed", false),
+        };
         compiler.object(&mapping.root, "")?;
         let fields = compiler.fields;
         let date_formats = match mapping.settings.get("dynamic_date_formats") {
@@ -220,6 +230,10 @@ pub(crate) fn wildcard_match(pattern: &str, text: &str) -> bool {
 struct Compiler<'a> {
     analysis: &'a Analysis,
     fields: HashMap<String, Arc<FieldDef>>,
+    /// Default of the index for fields that do not say: `index.mapping.coerce`.
+    coerce: bool,
+    /// Likewise `index.mapping.ignore_malformed`.
+    ignore_malformed: bool,
 }
 
 impl Compiler<'_> {
@@ -268,12 +282,13 @@ impl Compiler<'_> {
             normalizer: self.normalizer(params, path)?,
             index: flag("index", true),
             doc_values: flag("doc_values", true),
+            store: flag("store", false),
             ignore_above: number(params, "ignore_above"),
             null_value: params.get("null_value").filter(|v| !v.is_null()).cloned(),
             format: DateFormat::new(format)?,
             scaling_factor: params.get("scaling_factor").and_then(Value::as_f64).unwrap_or(1.0),
-            coerce: flag("coerce", true),
-            ignore_malformed: flag("ignore_malformed", false),
+            coerce: flag("coerce", self.coerce),
+            ignore_malformed: flag("ignore_malformed", self.ignore_malformed),
             copy_to: strings(params.get("copy_to")),
             multi,
             parent: alias.or_else(|| parent.map(str::to_owned)),

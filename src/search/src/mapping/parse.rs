@@ -262,7 +262,7 @@ fn check(name: &str, field: &Field) -> Result<()> {
 fn is_default(key: &str, value: &Value) -> bool {
     match key {
         "index" | "doc_values" => *value == Value::Bool(true),
-        "store" | "ignore_malformed" | "eager_global_ordinals" => *value == Value::Bool(false),
+        "store" | "eager_global_ordinals" => *value == Value::Bool(false),
         "boost" => value.as_f64() == Some(1.0),
         _ => false,
     }

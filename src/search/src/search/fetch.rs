@@ -7,10 +7,12 @@ use tantivy::DocAddress;
 
 use super::highlight::Highlighter;
 use super::merge::score_json;
-use super::{FieldFormat, SearchRequest, TopHit};
+use super::{FieldFormat, SearchRequest, StoredFields, TopHit};
 use crate::dates::DateFormat;
-use crate::error::Result;
-use crate::mapping::{Entry, FieldDef, FieldKind, FieldValue, ValueClass, ip_from_hex};
+use crate::error::{EsError, Result};
+use crate::mapping::{
+    Entry, FieldDef, FieldKind, FieldValue, IndexSchema, ValueClass, ip_from_hex,
+};
 use crate::query::QueryContext;
 use crate::shard::ShardSnapshot;
 
@@ -39,7 +41,9 @@ fn one(
     let mut out = Map::new();
     out.insert("_index".into(), json!(context.index));
     out.insert("_type".into(), json!("_doc"));
-    out.insert("_id".into(), json!(stored.id));
+    if request.stored_fields != StoredFields::None {
+        out.insert("_id".into(), json!(stored.id));
+    }
     if request.version {
         out.insert("_version".into(), json!(stored.version));
     }
@@ -48,20 +52,11 @@ fn one(
         out.insert("_primary_term".into(), json!(stored.primary_term));
     }
     out.insert("_score".into(), hit.score.map_or(Value::Null, score_json));
-    if let Some(routing) = &stored.routing {
+    if let Some(routing) = stored.routing.filter(|_| request.stored_fields != StoredFields::None) {
         out.insert("_routing".into(), json!(routing));
     }
     let source: Value = serde_json::from_slice(&stored.source).unwrap_or(Value::Null);
-    let mut fields = Map::new();
-    if !request.docvalue_fields.is_empty() || !request.fields.is_empty() {
-        let parsed = snapshot.schema.parse_document(&stored.id, &stored.source)?;
-        for wanted in &request.docvalue_fields {
-            add_fields(&mut fields, wanted, &parsed.entries, Kind::Column)?;
-        }
-        for wanted in &request.fields {
-            add_fields(&mut fields, wanted, &parsed.entries, Kind::Source)?;
-        }
-    }
+    let fields = fields(snapshot, request, &stored.id, &stored.source)?;
     let highlights = highlighter.map(|highlighter| highlighter.highlight(&source));
     if snapshot.schema.mapping().source_enabled()
         && let Some(source) = request.source.apply(source)
@@ -89,12 +84,60 @@ fn one(
     Ok(Value::Object(out))
 }
 
+/// `fields` of a hit, by whichever of the options that fill it.
+fn fields(
+    snapshot: &ShardSnapshot,
+    request: &SearchRequest,
+    id: &str,
+    source: &[u8],
+) -> Result<Map<String, Value>> {
+    let mut out = match &request.stored_fields {
+        StoredFields::Named(names) => stored_fields(&snapshot.schema, id, source, names)?,
+        StoredFields::Unset | StoredFields::None => Map::new(),
+    };
+    if !request.docvalue_fields.is_empty() || !request.fields.is_empty() {
+        let parsed = snapshot.schema.parse_document(id, source)?;
+        for wanted in &request.docvalue_fields {
+            add_fields(&mut out, wanted, &parsed.entries, Kind::Column)?;
+        }
+        for wanted in &request.fields {
+            add_fields(&mut out, wanted, &parsed.entries, Kind::Source)?;
+        }
+    }
+    Ok(out)
+}
+
+/// Values of fields that the mapping stores, by names and patterns. They are read from `_source`,
+/// which holds them too.
+pub fn stored_fields(
+    schema: &IndexSchema,
+    id: &str,
+    source: &[u8],
+    names: &[String],
+) -> Result<Map<String, Value>> {
+    let mut out = Map::new();
+    if let Some(name) = names.iter().find(|name| schema.is_object(name)) {
+        return Err(EsError::illegal(format!("field [{name}] isn't a leaf field")));
+    }
+    if !names.iter().any(|name| schema.matching(name).iter().any(|field| field.store)) {
+        return Ok(out);
+    }
+    let parsed = schema.parse_document(id, source)?;
+    for name in names {
+        let wanted = FieldFormat { field: name.clone(), format: None };
+        add_fields(&mut out, &wanted, &parsed.entries, Kind::Stored)?;
+    }
+    Ok(out)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// As columns hold them: sorted, keywords once.
     Column,
     /// As the document holds them.
     Source,
+    /// Likewise, of fields that the mapping stores.
+    Stored,
 }
 
 fn add_fields(
@@ -106,9 +149,12 @@ fn add_fields(
     let format = wanted.format.as_deref().map(DateFormat::new).transpose()?;
     let mut found: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
-        let text = entry.field.class() == ValueClass::Text;
-        let fits = crate::mapping::wildcard_match(&wanted.field, &entry.path);
-        if fits && !(text && kind == Kind::Column) {
+        let fits = match kind {
+            Kind::Column => entry.field.class() != ValueClass::Text,
+            Kind::Source => true,
+            Kind::Stored => entry.field.store,
+        };
+        if fits && crate::mapping::wildcard_match(&wanted.field, &entry.path) {
             found.entry(&entry.path).or_default().push(entry);
         }
     }

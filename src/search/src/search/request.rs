@@ -7,10 +7,9 @@ use serde_json::{Map, Value};
 
 use super::request_parts::{field_formats, highlight};
 use super::sort::{self, SortField};
-use super::{FieldFormat, HighlightSpec, SourceFilter};
+use super::{FieldFormat, HighlightSpec, IndexLimits, SourceFilter, StoredFields};
 use crate::aggs::Aggregations;
 use crate::error::{EsError, Result};
-use crate::limits;
 use crate::mapping::{parse_bool, parse_number};
 use crate::query::Query;
 
@@ -42,6 +41,8 @@ pub struct SearchRequest {
     pub search_after: Option<Vec<Value>>,
     /// What of `_source` is returned.
     pub source: SourceFilter,
+    /// Values of stored fields.
+    pub stored_fields: StoredFields,
     /// Values from columns.
     pub docvalue_fields: Vec<FieldFormat>,
     /// Values from `_source` in the shape of the mapping.
@@ -56,7 +57,9 @@ pub struct SearchRequest {
     pub post_filter: Option<Query>,
     /// Documents per shard after which collecting stops.
     pub terminate_after: Option<u64>,
-    /// Time limit as written, for the coordinating node.
+    /// Time limit as written. Elasticsearch looks at it between segments and blocks of documents
+    /// and returns what it has by then; here a search always runs to its end, which that best
+    /// effort allows.
     pub timeout: Option<String>,
     /// Whether hits show `_version`.
     pub version: bool,
@@ -97,6 +100,9 @@ const UNSUPPORTED: &[&str] = &[
     "script_fields",
     "suggest",
     "explain",
+    "profile",
+    "pit",
+    "ext",
     "runtime_mappings",
     "slice",
     "knn",
@@ -104,14 +110,18 @@ const UNSUPPORTED: &[&str] = &[
     "indices_boost",
 ];
 
-/// Keys that change nothing here or belong to the coordinating node.
-const IGNORED: &[&str] = &["stats", "profile", "ext", "pit", "stored_fields"];
+/// Keys that change no answer: groups of statistics.
+const IGNORED: &[&str] = &["stats"];
+
+/// Parameters of a URL that say what of `_source` is returned.
+const SOURCE: &[&str] = &["_source", "_source_includes", "_source_excludes"];
 
 impl SearchRequest {
     /// Reads a request body and the URL parameters that concern the search itself (`q`, `df`,
     /// `default_operator`, `analyzer`, `lenient`, `from`, `size`, `sort`, `_source*`,
-    /// `track_total_hits`, `track_scores`, `version`, `seq_no_primary_term`, `terminate_after`,
-    /// `timeout`, `docvalue_fields`). Other parameters are left to the gateway.
+    /// `stored_fields`, `track_total_hits`, `track_scores`, `min_score`, `version`,
+    /// `seq_no_primary_term`, `terminate_after`, `timeout`, `docvalue_fields`). Other parameters
+    /// are left to the gateway.
     pub fn parse(body: Option<&Value>, params: &BTreeMap<String, String>) -> Result<Self> {
         let empty = Value::Object(Map::new());
         let body = body.unwrap_or(&empty);
@@ -127,6 +137,8 @@ impl SearchRequest {
             request.key(key, value)?;
         }
         request.url(params)?;
+        let in_url = SOURCE.iter().any(|name| params.contains_key(*name));
+        request.settle_source(in_url || object.contains_key("_source"))?;
         request.check()?;
         Ok(request)
     }
@@ -140,6 +152,7 @@ impl SearchRequest {
             sort: Vec::new(),
             search_after: None,
             source: SourceFilter::default(),
+            stored_fields: StoredFields::Unset,
             docvalue_fields: Vec::new(),
             fields: Vec::new(),
             highlight: None,
@@ -165,6 +178,7 @@ impl SearchRequest {
             "sort" => self.sort = sort::parse(value)?,
             "search_after" => self.search_after = Some(after(value)?),
             "_source" => self.source = SourceFilter::parse(value)?,
+            "stored_fields" => self.stored_fields = StoredFields::parse(value)?,
             "docvalue_fields" => self.docvalue_fields = field_formats(key, value)?,
             "fields" => self.fields = field_formats(key, value)?,
             "highlight" => self.highlight = Some(highlight(value)?),
@@ -233,6 +247,12 @@ impl SearchRequest {
         if let Some(timeout) = text("timeout") {
             self.timeout = Some(timeout.to_owned());
         }
+        if let Some(text) = text("min_score") {
+            self.min_score = Some(score("min_score", text)?);
+        }
+        if let Some(names) = text("stored_fields") {
+            self.stored_fields = StoredFields::of(names.split(',').map(str::to_owned).collect())?;
+        }
         if let Some(fields) = text("docvalue_fields") {
             let list: Vec<&str> = fields.split(',').collect();
             self.docvalue_fields = field_formats("docvalue_fields", &serde_json::json!(list))?;
@@ -243,26 +263,50 @@ impl SearchRequest {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
-        let window = self.from.saturating_add(self.size);
-        if window > limits::MAX_RESULT_WINDOW {
+    /// Who asks for stored fields gets `_source` only by asking for it too.
+    fn settle_source(&mut self, asked: bool) -> Result<()> {
+        match &self.stored_fields {
+            StoredFields::Unset => {}
+            StoredFields::None if asked && !self.source.off => {
+                let text = "[stored_fields] cannot be disabled if [_source] is requested";
+                return Err(EsError::illegal(text));
+            }
+            StoredFields::None if !self.fields.is_empty() => {
+                let text = "[stored_fields] cannot be disabled when using the [fields] option";
+                return Err(EsError::illegal(text));
+            }
+            StoredFields::None => self.source.off = true,
+            StoredFields::Named(names) if names.iter().any(|name| name == "_source") => {
+                self.source.off = false;
+            }
+            StoredFields::Named(_) => self.source.off |= !asked,
+        }
+        Ok(())
+    }
+
+    /// Refuses what goes beyond the settings of an index that is searched.
+    pub fn check_limits(&self, limits: &IndexLimits) -> Result<()> {
+        let (window, most) = (self.window(), limits.result_window);
+        if window > most {
             return Err(EsError::illegal(format!(
-                "Result window is too large, from + size must be less than or equal to: [{}] but \
-                 was [{window}]. See the scroll api for a more efficient way to request large \
+                "Result window is too large, from + size must be less than or equal to: [{most}] \
+                 but was [{window}]. See the scroll api for a more efficient way to request large \
                  data sets. This limit can be set by changing the [index.max_result_window] \
-                 index level setting.",
-                limits::MAX_RESULT_WINDOW
+                 index level setting."
             )));
         }
-        if self.docvalue_fields.len() > limits::MAX_DOCVALUE_FIELDS {
+        let (asked, most) = (self.docvalue_fields.len(), limits.docvalue_fields);
+        if asked > most {
             return Err(EsError::illegal(format!(
                 "Trying to retrieve too many docvalue_fields. Must be less than or equal to: \
-                 [{}] but was [{}]. This limit can be set by changing the \
-                 [index.max_docvalue_fields_search] index level setting.",
-                limits::MAX_DOCVALUE_FIELDS,
-                self.docvalue_fields.len()
+                 [{most}] but was [{asked}]. This limit can be set by changing the \
+                 [index.max_docvalue_fields_search] index level setting."
             )));
         }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
         if let Some(after) = &self.search_after {
             if self.from > 0 {
                 return Err(EsError::illegal(
@@ -308,7 +352,8 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn size(key: &str, value: &Value) -> Result<usize> {
-    let number = parse_number(value).ok_or_else(|| {
+    let number = parse_number(value).filter(|number| *number <= f64::from(i32::MAX));
+    let number = number.ok_or_else(|| {
         EsError::illegal(format!("Failed to parse int parameter [{key}] with value [{value}]"))
     })?;
     if number < 0.0 {
@@ -317,6 +362,12 @@ fn size(key: &str, value: &Value) -> Result<usize> {
         )));
     }
     Ok(number as usize)
+}
+
+fn score(key: &str, text: &str) -> Result<f32> {
+    text.parse().map_err(|_| {
+        EsError::illegal(format!("Failed to parse float parameter [{key}] with value [{text}]"))
+    })
 }
 
 fn after(value: &Value) -> Result<Vec<Value>> {

@@ -1,8 +1,9 @@
-//! Smaller parts of a search request: field lists, highlighting.
+//! Smaller parts of a search request: field lists, limits, highlighting.
 
 use serde_json::{Map, Value};
 
 use crate::error::{EsError, Result};
+use crate::limits;
 use crate::mapping::{parse_bool, parse_number};
 use crate::query::Query;
 
@@ -33,6 +34,59 @@ pub(super) fn field_formats(key: &str, value: &Value) -> Result<Vec<FieldFormat>
             _ => Err(EsError::parsing(format!("[{key}] must hold names or objects"))),
         })
         .collect()
+}
+
+/// Which stored fields hits show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum StoredFields {
+    /// Not asked for.
+    #[default]
+    Unset,
+    /// `_none_`: not even `_id`.
+    None,
+    /// These, names or patterns.
+    Named(Vec<String>),
+}
+
+impl StoredFields {
+    /// Reads `stored_fields` of a body.
+    pub(super) fn parse(value: &Value) -> Result<Self> {
+        match value {
+            Value::String(name) => Self::of(vec![name.clone()]),
+            Value::Array(list) => {
+                Self::of(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            }
+            _ => Err(EsError::parsing("Expected [START_ARRAY] in [stored_fields]")),
+        }
+    }
+
+    /// Reads names, which a URL separates by commas.
+    pub(super) fn of(names: Vec<String>) -> Result<Self> {
+        let none = names.iter().any(|name| name == "_none_");
+        match (none, names.len()) {
+            (false, _) => Ok(Self::Named(names)),
+            (true, 1) => Ok(Self::None),
+            (true, _) => Err(EsError::illegal("cannot combine _none_ with other fields")),
+        }
+    }
+}
+
+/// What the settings of an index allow a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexLimits {
+    /// `index.max_result_window`.
+    pub result_window: usize,
+    /// `index.max_docvalue_fields_search`.
+    pub docvalue_fields: usize,
+}
+
+impl Default for IndexLimits {
+    fn default() -> Self {
+        Self {
+            result_window: limits::MAX_RESULT_WINDOW,
+            docvalue_fields: limits::MAX_DOCVALUE_FIELDS,
+        }
+    }
 }
 
 /// Highlighting as asked.

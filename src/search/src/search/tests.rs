@@ -63,6 +63,7 @@ impl World {
             index: "news".to_owned(),
             shard: shard as u32,
         };
+        request.check_limits(&IndexLimits::default())?;
         let snapshots: Vec<_> = self.shards.iter().map(Shard::snapshot).collect();
         let mut tops = Vec::new();
         for (number, snapshot) in snapshots.iter().enumerate() {
@@ -177,6 +178,12 @@ fn bad_requests_get_elasticsearch_errors() {
     let world = news(1);
     for (body, text) in [
         (json!({"size": 10_001}), "Result window is too large"),
+        (json!({"size": 1e10}), "Failed to parse int parameter [size]"),
+        (json!({"stored_fields": ["_none_", "n"]}), "cannot combine _none_ with other fields"),
+        (
+            json!({"stored_fields": "_none_", "_source": true}),
+            "[stored_fields] cannot be disabled if [_source] is requested",
+        ),
         (json!({"foo": 1}), "Unknown key for a VALUE_NUMBER in [foo]."),
         (json!({"collapse": {"field": "k"}}), "[collapse] in a search request is not supported"),
         (json!({"sort": ["nope"]}), "No mapping found for [nope] in order to sort on"),
@@ -209,4 +216,94 @@ fn totals_follow_track_total_hits() {
     assert_eq!(total(json!(true)), Some(json!({"value": 4, "relation": "eq"})));
     assert_eq!(total(json!(3)), Some(json!({"value": 3, "relation": "gte"})));
     assert_eq!(total(json!(false)), None);
+}
+
+/// Every key of a body whose feature does not exist here.
+#[test]
+fn unsupported_keys_are_refused_unless_they_ask_for_nothing() {
+    for (key, asked) in [
+        ("collapse", json!({"field": "k"})),
+        ("rescore", json!({"query": {}})),
+        ("script_fields", json!({"x": {}})),
+        ("suggest", json!({"x": {}})),
+        ("explain", json!(true)),
+        ("profile", json!(true)),
+        ("pit", json!({"id": "x"})),
+        ("ext", json!({"x": {}})),
+        ("runtime_mappings", json!({"x": {}})),
+        ("slice", json!({"id": 0, "max": 2})),
+        ("knn", json!({"field": "k"})),
+        ("rank", json!({"rrf": {}})),
+        ("indices_boost", json!([{"news": 2}])),
+    ] {
+        let parse =
+            |value: &Value| SearchRequest::parse(Some(&json!({ key: value })), &BTreeMap::new());
+        let reason = parse(&asked).unwrap_err().reason;
+        let text = format!("[{key}] in a search request is not supported by this server");
+        assert_eq!(reason, text);
+        for nothing in [json!(null), json!(false), json!({}), json!([])] {
+            assert!(parse(&nothing).is_ok(), "{key}: {nothing}");
+        }
+    }
+}
+
+#[test]
+fn stored_fields_replace_the_source() {
+    let mapping = json!({"properties": {
+        "k": {"type": "keyword", "store": true}, "n": {"type": "integer"}}});
+    let world = World::new(mapping, 1, &[("1", json!({"k": "a", "n": 1}))]);
+    let shown = |body: Value| {
+        let hit = world.search(body).unwrap()["hits"]["hits"][0].clone();
+        let keys: Vec<&str> = hit.as_object().unwrap().keys().map(String::as_str).collect();
+        (keys.join(" "), hit["fields"].clone())
+    };
+    for (body, keys, fields) in [
+        (json!({}), "_index _type _id _score _source", json!(null)),
+        (json!({"stored_fields": []}), "_index _type _id _score", json!(null)),
+        (json!({"stored_fields": "_none_"}), "_index _type _score", json!(null)),
+        (json!({"stored_fields": ["n"]}), "_index _type _id _score", json!(null)),
+        (json!({"stored_fields": "k"}), "_index _type _id _score fields", json!({"k": ["a"]})),
+        (
+            json!({"stored_fields": ["*"], "_source": {"excludes": []}}),
+            "_index _type _id _score _source fields",
+            json!({"k": ["a"]}),
+        ),
+        (
+            json!({"stored_fields": ["k", "_source"]}),
+            "_index _type _id _score _source fields",
+            json!({"k": ["a"]}),
+        ),
+    ] {
+        assert_eq!(shown(body.clone()), (keys.to_owned(), fields), "{body}");
+    }
+}
+
+#[test]
+fn limits_are_those_of_the_index() {
+    let request = |body: Value| SearchRequest::parse(Some(&body), &BTreeMap::new()).unwrap();
+    let limits = IndexLimits { result_window: 5, docvalue_fields: 1 };
+    request(json!({"from": 2, "size": 3, "docvalue_fields": ["n"]})).check_limits(&limits).unwrap();
+    for (body, text) in [
+        (json!({"from": 3, "size": 3}), "must be less than or equal to: [5] but was [6]."),
+        (json!({"size": 1, "docvalue_fields": ["n", "k"]}), "equal to: [1] but was [2]."),
+    ] {
+        let reason = request(body).check_limits(&limits).unwrap_err().reason;
+        assert!(reason.contains(text), "{reason}");
+    }
+}
+
+#[test]
+fn the_url_counts_too() {
+    let params = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let parse = |pairs: &[(&str, &str)]| SearchRequest::parse(None, &params(pairs));
+    assert_eq!(parse(&[("min_score", "0.5")]).unwrap().min_score, Some(0.5));
+    assert_eq!(
+        parse(&[("min_score", "x")]).unwrap_err().reason,
+        "Failed to parse float parameter [min_score] with value [x]"
+    );
+    assert!(parse(&[("stored_fields", "k,n")]).unwrap().source.off);
+    assert!(!parse(&[("stored_fields", "k"), ("_source", "n")]).unwrap().source.off);
+    assert_eq!(parse(&[("stored_fields", "_none_")]).unwrap().stored_fields, StoredFields::None);
 }

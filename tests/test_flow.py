@@ -1,0 +1,105 @@
+"""`trine source` and `trine pipeline` as an operator uses them, through any node."""
+
+import json
+import os
+
+import pytest
+
+from support.pipelines import apply, local_pipeline, write_files
+from support.reading import count
+from support.wait import wait_until
+
+# One byte more than the collector takes.
+TOO_LARGE = 256 * 1024 * 1024 + 1
+
+
+class Operator:
+    def __init__(self, cluster, name):
+        self.cluster, self.name = cluster, name
+
+    def json(self, *words):
+        result = self.cluster.run("-o", "json", *words)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def row(self, kind="pipeline"):
+        return next(r for r in self.json(kind, "list") if r["pipeline"] == self.name)
+
+    def wait(self, **fields):
+        def there():
+            row = self.row()
+            return all(row[key] == value for key, value in fields.items())
+        wait_until(there, 60, f"{fields} in `pipeline list`", pause=0.2)
+
+    def wait_documents(self, number):
+        wait_until(lambda: count(self.cluster, self.name) == number, 60,
+                   f"{number} documents", pause=0.2)
+
+
+@pytest.fixture
+def operator(cluster, tmp_path, name):
+    (tmp_path / "files").mkdir()
+    apply(cluster, tmp_path, name, tmp_path / "files")
+    yield Operator(cluster, name)
+    cluster.run("pipeline", "delete", name)
+
+
+def test_pause_and_resume(operator, tmp_path):
+    write_files(tmp_path / "files", 3)
+    operator.wait_documents(3)
+    for kind, state in (("source", "source paused"), ("pipeline", "paused")):
+        operator.json(kind, "pause", operator.name)
+        operator.wait(state=state)
+        assert operator.row("source")["state"] == state
+    write_files(tmp_path / "files", 2, start=3)
+    operator.json("source", "resume", operator.name)
+    operator.wait(state="paused")
+    assert count(operator.cluster, operator.name) == 3
+    operator.json("pipeline", "resume", operator.name)
+    operator.wait_documents(5)
+    operator.wait(state="running", lag=0, pending=0, collected=5, quarantined=0)
+
+
+def test_a_file_that_cannot_be_collected_stands_in_quarantine(operator, tmp_path):
+    path = tmp_path / "files" / "큰 파일.txt"
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        os.truncate(file.fileno(), TOO_LARGE)
+    # Given up after the first attempt instead of eight.
+    spec = tmp_path / "source.toml"
+    whole = local_pipeline(operator.name, tmp_path / "files")
+    spec.write_text(f"name = {json.dumps(operator.name)}\n\n"
+                    + whole[whole.index("[source]"):] + "max_attempts = 1\n")
+    operator.json("source", "apply", spec)
+    part.rename(path)
+    operator.wait(quarantined=1)
+
+    def given_up():
+        (row,) = operator.json("pipeline", "quarantine", operator.name)
+        return row
+
+    first = given_up()
+    assert (first["what"], first["kind"], first["bytes"]) == (path.name, "file", TOO_LARGE)
+    assert first["attempts"] == 1 and "more than 268435456" in first["error"]
+    table = operator.cluster.run("pipeline", "quarantine", operator.name)
+    assert path.name in table.stdout
+
+    done = operator.json("pipeline", "retry", operator.name)
+    assert (done["released"], done["kept"]) == (1, 0)
+    wait_until(lambda: operator.row()["quarantined"] == 1
+               and given_up()["time_ms"] > first["time_ms"], 60, "the file to be given up again")
+    # What changed is another version: it needs no retry.
+    path.write_text("subject\nbody\n")
+    operator.wait_documents(1)
+
+
+def test_what_is_wrong_is_said(operator, tmp_path):
+    missing = operator.cluster.run("pipeline", "quarantine", "nobody")
+    assert missing.returncode == 1 and "nobody" in missing.stderr
+    spec = tmp_path / "source.toml"
+    spec.write_text(f"name = {json.dumps(operator.name)}\ntopic = 'other'\n[source]\n")
+    result = operator.cluster.run("source", "apply", spec)
+    assert result.returncode == 1 and "topic" in result.stderr
+    spec.write_text("name = 'nobody'\n[source]\ntype = 'local'\npath = '/tmp'\n")
+    result = operator.cluster.run("source", "apply", spec)
+    assert result.returncode == 1 and "nobody" in result.stderr
