@@ -188,7 +188,7 @@ pub enum UserCommand {
 #[derive(Debug, Subcommand)]
 pub enum FlowCommand {
     /// Creates or changes the pipeline that the TOML file declares; for a source, the file has the
-    /// pipeline's name and a [source].
+    /// pipeline's name and a table `source`.
     Apply {
         /// The file.
         file: PathBuf,
