@@ -334,8 +334,14 @@ impl Birth {
             let Ok(_guard) = group.joining.try_lock() else { continue };
             info!(group = %group.id(), ?voters, "finishing a change of members");
             let change = ChangeMembers::ReplaceAllVoters(voters);
-            if let Err(reason) = group.raft.change_membership(change, false).await {
-                warn!(group = %group.id(), "the change is not finished yet: {reason}");
+            let change = group.raft.change_membership(change, false);
+            // Given up in the middle it is as before, and the next look finds it.
+            match tokio::time::timeout(JOIN_TIMEOUT, change).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(reason)) => {
+                    warn!(group = %group.id(), "the change is not finished yet: {reason}");
+                }
+                Err(_) => warn!(group = %group.id(), "the change is not finished yet"),
             }
         }
     }

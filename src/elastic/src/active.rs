@@ -8,12 +8,16 @@ use std::time::Duration;
 use index::EsError;
 use index::model::IndexMeta;
 use index::settings::parse_time_ms;
+use tokio::sync::Semaphore;
 
 use crate::app::App;
-use crate::limits::MAX_WAIT;
+use crate::limits::{MAX_REQUESTS, MAX_WAIT};
 use crate::params::Params;
 
 const NAME: &str = "wait_for_active_shards";
+
+/// Requests that may wait for copies: they hold turns that others need.
+static WAITING: Semaphore = Semaphore::const_new(MAX_REQUESTS / 4);
 
 /// Copies of each shard that a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +71,8 @@ pub(crate) fn timeout_of(params: &Params, default: Duration) -> Result<Duration,
 }
 
 impl App {
-    /// Waits until an index has the copies that a request wants.
+    /// Waits until an index has the copies that a request wants. Where many wait already, those
+    /// that come then fail at once.
     pub(crate) async fn wait_active(
         &self,
         meta: &IndexMeta,
@@ -80,12 +85,16 @@ impl App {
             return Ok(());
         }
         let deadline = self.env.clock.monotonic() + timeout;
+        let mut place = None;
         loop {
             let active = self.service.active_copies(meta);
             if active >= needed {
                 return Ok(());
             }
-            if self.env.clock.monotonic() >= deadline {
+            if place.is_none() {
+                place = WAITING.try_acquire().ok();
+            }
+            if place.is_none() || self.env.clock.monotonic() >= deadline {
                 return Err(EsError::unavailable(format!(
                     "[{}][0] Not enough active copies to meet shard count of [{}] (have {active}, \
                      needed {needed}). Timeout: [{}ms]",

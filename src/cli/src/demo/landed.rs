@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::admin::{Admin, Ask};
 use crate::demo::NAME;
-use crate::demo::records::{self, Record};
 use crate::demo::version::Fields;
 use crate::http::Http;
 use crate::kafka_client::Connection;
+use crate::kafka_client::batch::{self, Record};
 use crate::local::cluster::Cluster;
 
 /// Bytes of one fetch.
@@ -192,7 +192,7 @@ impl Ports {
             let (mut offset, end) = connection.offsets(NAME, partition)?;
             while offset < end {
                 let fetched = connection.fetch(NAME, partition, offset, FETCH_BYTES)?;
-                let (records, next) = records::decode(partition, &fetched.records, offset)?;
+                let (records, next) = batch::decode(partition, &fetched.records, offset)?;
                 if next == offset {
                     bail!("partition {partition} ends at {offset}, before {end}");
                 }

@@ -9,7 +9,6 @@
 mod landed;
 mod pipeline;
 mod place;
-mod records;
 mod report;
 mod verify;
 mod version;

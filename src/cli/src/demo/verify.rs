@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::demo::NAME;
 use crate::demo::landed::Ports;
 use crate::demo::place::Run;
-use crate::demo::records::Record;
 use crate::demo::version::{Fields, Version, hex, id_of};
+use crate::kafka_client::batch::Record;
 use crate::output::progress;
 
 /// What the topic tells of one file.

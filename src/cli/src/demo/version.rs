@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::demo::records::Record;
+use crate::kafka_client::batch::Record;
 
 /// The fields that record and document share; a document's body may be longer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -12,13 +12,33 @@ const HEADER_BYTES: usize = 61;
 /// Where the checksum ends; it covers all that follows.
 const CRC_END: usize = 21;
 
+/// Most headers of a record that is read; the collector writes ten at most.
+const MAX_HEADERS: i64 = 100;
+
 /// One record read from a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
+    /// Its partition.
+    pub partition: i32,
     /// Its offset.
     pub offset: i64,
     /// Its value; empty when null.
     pub value: Vec<u8>,
+    /// Names and values of its headers.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// A header that may be missing.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// A header that must be there, as text.
+    pub fn text(&self, name: &str) -> anyhow::Result<&str> {
+        let value = self.header(name).with_context(|| format!("there is no header {name}"))?;
+        std::str::from_utf8(value).with_context(|| format!("header {name} is no text"))
+    }
 }
 
 /// A batch of the given values without keys, stamped `time_ms`.
@@ -60,19 +80,33 @@ pub fn encode(values: &[&[u8]], time_ms: i64) -> Vec<u8> {
 }
 
 /// Every record of the whole batches in `bytes` from `offset` on, and the offset to go on with.
-pub fn decode(bytes: &[u8], offset: i64) -> anyhow::Result<(Vec<Record>, i64)> {
+pub fn decode(partition: i32, bytes: &[u8], offset: i64) -> anyhow::Result<(Vec<Record>, i64)> {
     let mut records = Vec::new();
-    let next = for_each(bytes, offset, |offset, value| {
-        records.push(Record { offset, value: value.to_vec() });
+    let next = read(bytes, offset, |offset, value, rest| {
+        let headers = read_headers(rest)?;
+        records.push(Record { partition, offset, value: value.to_vec(), headers });
+        Ok(())
     })?;
     Ok((records, next))
 }
 
-/// As [`decode`], without copies.
+/// Offset and value of every record, as [`decode`] but without copies and headers.
 pub fn for_each(
     bytes: &[u8],
     offset: i64,
     mut take: impl FnMut(i64, &[u8]),
+) -> anyhow::Result<i64> {
+    read(bytes, offset, |offset, value, _| {
+        take(offset, value);
+        Ok(())
+    })
+}
+
+/// Hands on offset, value and what stands behind it, the headers.
+fn read(
+    bytes: &[u8],
+    offset: i64,
+    mut take: impl FnMut(i64, &[u8], Reader<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<i64> {
     let mut reader = Reader::new(bytes);
     let mut next = offset;
@@ -90,7 +124,7 @@ fn read_batch(
     base: i64,
     body: &[u8],
     from: i64,
-    take: &mut impl FnMut(i64, &[u8]),
+    take: &mut impl FnMut(i64, &[u8], Reader<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<i64> {
     let mut reader = Reader::new(body);
     reader.i32()?;
@@ -121,10 +155,24 @@ fn read_batch(
         record.varint_bytes()?;
         let value = record.varint_bytes()?.unwrap_or_default();
         if offset >= from {
-            take(offset, value);
+            take(offset, value, record)?;
         }
     }
     Ok(base + last_delta + 1)
+}
+
+fn read_headers(mut reader: Reader<'_>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let count = reader.varlong()?;
+    if !(0..=MAX_HEADERS).contains(&count) {
+        bail!("a record of {count} headers");
+    }
+    let mut headers = Vec::new();
+    for _ in 0..count {
+        let name = reader.varint_bytes()?.context("a header without name")?;
+        let value = reader.varint_bytes()?.unwrap_or_default();
+        headers.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+    }
+    Ok(headers)
 }
 
 #[cfg(test)]
@@ -136,15 +184,29 @@ mod tests {
         let mut bytes = encode(&[b"one", b"two"], 1);
         let second = encode(&[b"cut"], 1);
         bytes.extend(&second[..second.len() - 1]);
-        let (records, next) = decode(&bytes, 1).unwrap();
-        assert_eq!(records, [Record { offset: 1, value: b"two".to_vec() }]);
-        assert_eq!(next, 2);
+        let (records, next) = decode(2, &bytes, 1).unwrap();
+        let two = Record { partition: 2, offset: 1, value: b"two".to_vec(), headers: vec![] };
+        assert_eq!((records, next), (vec![two], 2));
+    }
+
+    #[test]
+    fn headers_are_read() {
+        // `a: 1` and `b` without value.
+        let bytes = [4, 2, b'a', 2, b'1', 2, b'b', 1];
+        let headers = read_headers(Reader::new(&bytes)).unwrap();
+        let record = Record { headers, ..Record::default() };
+        assert_eq!(record.text("a").unwrap(), "1");
+        assert_eq!(record.header("b"), Some(&b""[..]));
+        assert!(record.text("c").unwrap_err().to_string().contains("no header c"));
+        for end in 0..bytes.len() {
+            assert!(read_headers(Reader::new(&bytes[..end])).is_err(), "{end}");
+        }
     }
 
     #[test]
     fn a_changed_byte_is_found() {
         let mut bytes = encode(&[b"one"], 1);
         *bytes.last_mut().unwrap() ^= 1;
-        assert!(decode(&bytes, 0).is_err());
+        assert!(decode(0, &bytes, 0).is_err());
     }
 }
