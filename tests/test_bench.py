@@ -1,10 +1,16 @@
 """`trine bench` measures what it says, on a small scale."""
 
+import concurrent.futures
 import json
 import subprocess
 
+import pytest
+
 from support.paths import TRINE
 
+# Bytes of what each kind counts in `ops_per_s`: a record, a file, a document, a file.
+SIZES = {"consume": 1024, "fs": 2048, "index": 1024, "pipeline": 2048}
+FILES = 50
 FIGURES = {"mb_per_s", "ops_per_s", "p50_ms", "p99_ms", "cpu_s_per_gb", "rss_mb"}
 
 
@@ -45,3 +51,40 @@ def test_a_restarted_cluster_takes_records(figure):
     figure(json.dumps(figures))
     for how in ("killed", "stopped"):
         assert figures[f"{how}_ready_s"] <= figures[f"{how}_all_partitions_acked_s"]
+
+
+@pytest.fixture(scope="module")
+def running(cluster):
+    """What each kind prints of a cluster that runs already. All at once: every one of them first
+    waits until the leaders have settled."""
+    where = []
+    for port in ("kafka", "webhdfs", "elastic", "console"):
+        where += [f"--{port}", ",".join(getattr(cluster, port))]
+    where += ["--pids", ",".join(str(node.pid) for node in cluster.nodes)]
+
+    def run(kind):
+        return cluster.run("bench", kind, "-o", "json", "--seconds", "3", "--warm-up", "0",
+                           "--connections", "2", "--batch", "4", "--files", str(FILES), *where,
+                           timeout=300)
+
+    with concurrent.futures.ThreadPoolExecutor(len(SIZES)) as pool:
+        return dict(zip(SIZES, pool.map(run, SIZES)))
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_figures_of_every_kind_fit_together(running, kind, figure):
+    result = running[kind]
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)
+    figure(json.dumps(figures))
+    assert figures["bench"] == kind and figures["equal_replicas"] == 3
+    assert figures.keys() >= FIGURES
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert figures["cpu_s_per_gb"] > 0 and figures["rss_mb"] > 0
+    # Of one run and of one count. Both are rounded to a hundredth.
+    assert figures["ops_per_s"] > 0
+    expected = figures["ops_per_s"] * SIZES[kind] / 1e6
+    assert figures["mb_per_s"] == pytest.approx(expected, rel=0.001, abs=0.006)
+    if kind == "pipeline":
+        counted = figures["ops_per_s"] * figures["seconds"]
+        assert counted == pytest.approx(FILES, rel=0.02)

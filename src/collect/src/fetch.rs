@@ -78,7 +78,7 @@ fn list_tree(
 ) -> Result<Vec<String>, ListFailure> {
     let fs = match slot {
         Some(fs) => fs,
-        None => slot.insert(connect().map_err(ListFailure::Remote)?),
+        None => slot.insert(open(connect).map_err(ListFailure::Remote)?),
     };
     let mut errors = Vec::new();
     let mut dirs: Vec<(Vec<u8>, usize)> = vec![(Vec::new(), 0)];
@@ -175,6 +175,13 @@ fn next_job(jobs: &Arc<Mutex<Receiver<Candidate>>>, handle: &tokio::runtime::Han
     }
 }
 
+fn open(connect: &Connect) -> Result<Box<dyn RemoteFs>, RemoteError> {
+    connect().map_err(|error| match error {
+        RemoteError::Connection(text) => RemoteError::Unreachable(text),
+        other => other,
+    })
+}
+
 fn fetch_one(
     slot: &mut Option<Box<dyn RemoteFs>>,
     connect: &Connect,
@@ -184,7 +191,7 @@ fn fetch_one(
 ) -> Result<Content, RemoteError> {
     let fs = match slot {
         Some(fs) => fs,
-        None => slot.insert(connect()?),
+        None => slot.insert(open(connect)?),
     };
     read_stable(&mut **fs, &join(root, &job.seen.raw_path), job.seen.stat, buf)
 }

@@ -36,6 +36,8 @@ const TOTALS: Duration = Duration::from_millis(200);
 const OUTSIDE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two connections to a server that does not answer.
 const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause before a file that waits is fetched after its server was away.
+const MAX_FETCH_PAUSE: Duration = Duration::from_secs(5);
 /// Refused logins in a row before the source stops: servers lock accounts.
 const MAX_LOGINS: u32 = 3;
 /// Time stamps this close to now may hide another change in the same second.
@@ -142,6 +144,16 @@ pub async fn run(
     }
 }
 
+/// A server that does not answer.
+struct Outage {
+    /// Attempts to reach it that failed, those of several sessions at the same time as one.
+    failures: u32,
+    /// Until when failures belong to the latest attempt.
+    attempt_ends: Duration,
+    /// What people were told.
+    problem: String,
+}
+
 struct Run {
     job: Arc<Job>,
     sinks: Arc<dyn Sinks>,
@@ -163,7 +175,7 @@ struct Run {
     ready_bytes: u64,
     committing: usize,
     give_up: Vec<GivenUp>,
-    connect_failures: u32,
+    outage: Option<Outage>,
     refused_logins: u32,
     fetch_after: Duration,
     next_totals: Duration,
@@ -220,7 +232,7 @@ impl Run {
             ready_bytes: 0,
             committing: 0,
             give_up: Vec::new(),
-            connect_failures: 0,
+            outage: None,
             refused_logins: 0,
             fetch_after: now,
             next_totals: now,
@@ -295,30 +307,37 @@ impl Run {
     fn scan_ended(&mut self, outcome: Result<Vec<String>, RemoteError>) -> Result<(), Stopped> {
         self.scanning = false;
         let pause = Duration::from_millis(self.job.source.scan_interval_ms);
-        self.next_scan = self.now() + pause;
         match outcome {
             Ok(bad_dirs) => {
                 self.connected();
+                self.next_scan = self.now() + pause;
                 self.scanner.end_scan(bad_dirs.is_empty());
                 self.progress.lock().bad_dirs = bad_dirs;
             }
             Err(error) => {
                 self.scanner.end_scan(false);
-                self.problem(format!("listing: {error}"));
-                let pause = self.outside(&error)?;
-                self.next_scan = self.now() + pause;
+                self.next_scan = self.now() + self.outside("listing", &error)?;
             }
         }
         Ok(())
     }
 
     fn connected(&mut self) {
-        self.connect_failures = 0;
         self.refused_logins = 0;
+        let Some(outage) = self.outage.take() else { return };
+        info!(source = %self.job.name, "the server answers again");
+        // What came meanwhile is looked for now, however long the pause had become.
+        self.next_scan = self.next_scan.min(self.now());
+        let mut progress = self.progress.lock();
+        if progress.last_error.as_ref() == Some(&outage.problem) {
+            progress.last_error = None;
+        }
     }
 
     /// A failure of the whole source: how long to wait, or why to stop.
-    fn outside(&mut self, error: &RemoteError) -> Result<Duration, Stopped> {
+    fn outside(&mut self, doing: &str, error: &RemoteError) -> Result<Duration, Stopped> {
+        let problem = format!("{doing}: {error}");
+        self.problem(problem.clone());
         match error {
             RemoteError::HostKey(text) => Err(Stopped::HostKey(text.clone())),
             RemoteError::Auth(text) => {
@@ -329,13 +348,26 @@ impl Run {
                 Ok(OUTSIDE_PAUSE * 5)
             }
             RemoteError::Connection(_)
+            | RemoteError::Unreachable(_)
             | RemoteError::NotFound
             | RemoteError::PermissionDenied
             | RemoteError::Changed(_)
             | RemoteError::File(_) => {
-                self.connect_failures += 1;
-                let doubled = OUTSIDE_PAUSE * (1 << (self.connect_failures - 1).min(6));
-                Ok(doubled.min(MAX_CONNECT_PAUSE))
+                let now = self.now();
+                let (before, counted) = match &self.outage {
+                    Some(outage) => (outage.failures, now < outage.attempt_ends),
+                    None => (0, false),
+                };
+                let failures = if counted { before } else { before + 1 };
+                let doubled = OUTSIDE_PAUSE * (1 << (failures - 1).min(6));
+                let pause = doubled.min(MAX_CONNECT_PAUSE);
+                let attempt_ends = now + pause.min(MAX_FETCH_PAUSE);
+                if counted && let Some(outage) = &mut self.outage {
+                    outage.problem = problem;
+                } else {
+                    self.outage = Some(Outage { failures, attempt_ends, problem });
+                }
+                Ok(pause)
             }
         }
     }
@@ -380,15 +412,18 @@ impl Run {
                 self.file_failed(job, &error.to_string());
             }
             RemoteError::Connection(_) => {
-                let pause = self.outside(&error)?;
-                self.problem(format!("fetching: {error}"));
-                self.fetch_after = now + pause.min(Duration::from_secs(5));
+                let pause = self.outside("fetching", &error)?;
+                self.fetch_after = now + pause.min(MAX_FETCH_PAUSE);
                 // Counted: a file that kills every connection must not block the others.
                 self.file_failed(job, &error.to_string());
             }
+            RemoteError::Unreachable(_) => {
+                let pause = self.outside("fetching", &error)?.min(MAX_FETCH_PAUSE);
+                self.fetch_after = now + pause;
+                self.scanner.postponed(now, key, pause);
+            }
             RemoteError::Auth(_) | RemoteError::HostKey(_) => {
-                let pause = self.outside(&error)?;
-                self.problem(format!("fetching: {error}"));
+                let pause = self.outside("fetching", &error)?;
                 self.fetch_after = now + pause;
                 self.scanner.postponed(now, key, pause);
             }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,8 @@ use base::{Env, TaskGroup};
 use collect::config::{RecordConfig, SourceConfig, SourceKind};
 use collect::ident::{FileKey, Stat, Version};
 use collect::record::RecordBuilder;
-use collect::runner::{Job, SharedProgress, Stopped, connector, run};
+use collect::remote::{Connect, RemoteError};
+use collect::runner::{Job, Progress, SharedProgress, Stopped, connector, run};
 use collect::sink::{AppendItem, Appended, GivenUp, SinkError, Sinks, StoreFile};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -149,8 +151,17 @@ fn job(root: &Path) -> Job {
 
 /// Collects until everything is in, or the node dies, or the source stops.
 async fn collect(fake: &Arc<Fake>, root: &Path) -> Option<Stopped> {
+    let connect = connector(&job(root).source);
+    collect_over(fake, root, connect).await.0
+}
+
+/// As [`collect`], over connections of the test's making; also what people were told at the end.
+async fn collect_over(
+    fake: &Arc<Fake>,
+    root: &Path,
+    connect: Connect,
+) -> (Option<Stopped>, Progress) {
     let job = job(root);
-    let connect = connector(&job.source);
     let tasks = TaskGroup::new();
     let progress = SharedProgress::default();
     let sinks: Arc<dyn Sinks> = fake.clone();
@@ -172,7 +183,8 @@ async fn collect(fake: &Arc<Fake>, root: &Path) -> Option<Stopped> {
         () = tokio::time::sleep(Duration::from_secs(20)) => panic!("did not settle"),
     };
     tasks.shutdown(Duration::from_secs(5)).await;
-    stopped
+    let progress = progress.lock().clone();
+    (stopped, progress)
 }
 
 fn write(root: &Path, name: &str, text: &str) {
@@ -245,6 +257,27 @@ fn a_refused_file_goes_to_quarantine_and_the_rest_goes_on() {
     runtime().block_on(collect(&fake, dir.path()));
     let state = fake.state.lock();
     assert_eq!((state.log.len(), state.given_up.len()), (1, 1));
+}
+
+#[test]
+fn a_server_that_is_away_for_a_while_is_no_files_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..6 {
+        write(dir.path(), &format!("{n}.txt"), "text");
+    }
+    let connect = connector(&job(dir.path()).source);
+    let tried = AtomicUsize::new(0);
+    // The list comes, and then three connections to fetch with are refused.
+    let away: Connect = Arc::new(move || match tried.fetch_add(1, Ordering::SeqCst) {
+        1..=3 => Err(RemoteError::Connection("refused".into())),
+        _ => connect(),
+    });
+    let fake = Arc::new(Fake::default());
+    let (stopped, progress) = runtime().block_on(collect_over(&fake, dir.path(), away));
+    assert!(stopped.is_none(), "{stopped:?}");
+    let state = fake.state.lock();
+    assert_eq!((state.log.len(), state.given_up.len()), (6, 0));
+    assert_eq!((progress.failed, progress.last_error), (0, None));
 }
 
 #[test]

@@ -196,6 +196,9 @@ impl Birth {
     async fn give_birth(&self, members: &[(u16, u64)]) -> Result<(), String> {
         let members: BTreeMap<u64, Member> =
             members.iter().map(|(slot, id)| (*id, Member { slot: *slot })).collect();
+        // Raft does not wait until the first entries are synced. They are before anyone hears of
+        // them, as all groups share one log that is synced in order: until then every other node is
+        // blank, and what follows may happen a second time under the same ids.
         for group in self.groups() {
             if !group.raft.is_initialized().await.map_err(|e| e.to_string())? {
                 group.raft.initialize(members.clone()).await.map_err(|e| e.to_string())?;

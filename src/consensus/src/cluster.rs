@@ -274,6 +274,12 @@ impl Cluster {
         }
     }
 
+    /// A group with its Raft, for tests that look at what no service may see.
+    #[cfg(test)]
+    pub(crate) fn raft_group(&self, id: GroupId) -> Arc<RaftGroup> {
+        self.groups[&id].group.clone()
+    }
+
     /// The other nodes.
     pub fn peers(&self) -> Arc<dyn Link> {
         self.peers.clone()
@@ -306,10 +312,18 @@ impl Cluster {
         self.balanced.load(Ordering::Relaxed)
     }
 
-    /// Whether this node votes in every group and every group has a leader.
+    /// Whether this node votes in every group and every group has a leader that can lead.
     pub fn is_ready(&self) -> bool {
-        self.birth.is_settled()
-            && self.groups.values().all(|g| g.group.leadership().leader.is_some())
+        self.birth.is_settled() && self.groups.values().all(|g| self.leader(g).is_some())
+    }
+
+    /// Who leads a group. Raft goes on naming the last leader when that is gone and nobody can be
+    /// elected, and a leader that lost its followers goes on calling itself one.
+    fn leader(&self, running: &Running) -> Option<NodeId> {
+        let nodes = self.peers.all();
+        let alive = nodes.iter().filter(|node| self.peers.is_alive(**node)).count();
+        let leader = running.group.leadership().leader?;
+        (alive > nodes.len() / 2 && self.peers.is_alive(leader)).then_some(leader)
     }
 
     /// The cluster's id as hex; `None` before birth.
@@ -320,7 +334,7 @@ impl Cluster {
 
     /// State of every group on this node.
     pub fn status(&self) -> Vec<GroupStatus> {
-        self.groups.values().map(group_status).collect()
+        self.groups.values().map(|g| group_status(g, self.leader(g))).collect()
     }
 
     /// Figures of the write-ahead log.
@@ -617,7 +631,7 @@ impl Cluster {
         self.groups.values().zip(nodes)
     }
 
-    fn is_balanced(&self) -> bool {
+    pub(crate) fn is_balanced(&self) -> bool {
         let leads =
             |(running, node): (&Running, NodeId)| running.group.leadership().leader == Some(node);
         self.preferences().all(leads)
@@ -649,7 +663,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-fn group_status(running: &Running) -> GroupStatus {
+fn group_status(running: &Running, leader: Option<NodeId>) -> GroupStatus {
     let metrics = running.group.raft.metrics();
     let metrics = metrics.borrow_watched();
     let last_log = metrics.last_log_index.unwrap_or(0);
@@ -667,7 +681,7 @@ fn group_status(running: &Running) -> GroupStatus {
             ServerState::Shutdown => "stopped",
         }
         .to_owned(),
-        leader: running.group.leadership().leader,
+        leader,
         term: metrics.current_term,
         last_log,
         applied: metrics.last_applied.map_or(0, |a| a.index),

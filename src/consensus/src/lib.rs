@@ -12,6 +12,8 @@ pub mod machine;
 pub mod net;
 pub mod peer;
 mod raft;
+#[cfg(test)]
+mod simulated;
 mod sled_store;
 pub mod solo;
 pub mod table;

@@ -22,6 +22,8 @@ struct Inner {
     index: u64,
     time_ms: i64,
     machines: BTreeMap<u8, Box<dyn StateMachine>>,
+    /// What was applied, in order.
+    history: Vec<(u8, Bytes)>,
 }
 
 /// A group whose commands are applied at once.
@@ -30,12 +32,26 @@ pub struct SoloGroup {
     inner: Mutex<Inner>,
     store: Arc<MemStore>,
     leadership: watch::Sender<Leadership>,
+    ahead: Option<Arc<Self>>,
 }
 
 impl SoloGroup {
     /// A group over the given machines, by tag. Panics when a machine cannot restore from
     /// nothing.
     pub fn new(id: GroupId, machines: Vec<(u8, Box<dyn StateMachine>)>) -> Arc<Self> {
+        Self::start(id, machines, None)
+    }
+
+    /// A replica that is behind another: it applies nothing of it before a read barrier.
+    pub fn behind(ahead: &Arc<Self>, machines: Vec<(u8, Box<dyn StateMachine>)>) -> Arc<Self> {
+        Self::start(ahead.id, machines, Some(ahead.clone()))
+    }
+
+    fn start(
+        id: GroupId,
+        machines: Vec<(u8, Box<dyn StateMachine>)>,
+        ahead: Option<Arc<Self>>,
+    ) -> Arc<Self> {
         let store = Arc::new(MemStore::default());
         let mut machines: BTreeMap<_, _> = machines.into_iter().collect();
         for (tag, machine) in &mut machines {
@@ -46,8 +62,9 @@ impl SoloGroup {
         }
         let leader = Some(NodeId(1));
         let leadership = Leadership { term: 1, leader, last_leader: leader, ready_here: true };
-        let inner = Mutex::new(Inner { index: 0, time_ms: 1_700_000_000_000, machines });
-        Arc::new(Self { id, inner, store, leadership: watch::Sender::new(leadership) })
+        let (index, time_ms, history) = (0, 1_700_000_000_000, Vec::new());
+        let inner = Mutex::new(Inner { index, time_ms, machines, history });
+        Arc::new(Self { id, inner, store, leadership: watch::Sender::new(leadership), ahead })
     }
 
     /// Reads rows of a service.
@@ -79,6 +96,7 @@ impl SoloGroup {
     pub fn apply(&self, tag: u8, command: Bytes) -> Applied {
         let mut inner = self.inner.lock();
         inner.index += 1;
+        inner.history.push((tag, command.clone()));
         let term = self.leadership.borrow().term;
         let at = ApplyAt { group: self.id, index: inner.index, term, time_ms: inner.time_ms };
         let machine = inner.machines.get_mut(&tag).expect("the tag has a machine");
@@ -116,6 +134,13 @@ impl Group for SoloGroup {
     }
 
     async fn read_barrier(&self) -> Result<(), ReadError> {
+        if let Some(ahead) = &self.ahead {
+            let own = self.inner.lock().history.len();
+            let history = ahead.inner.lock().history.clone();
+            for (tag, command) in history.into_iter().skip(own) {
+                self.apply(tag, command);
+            }
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use index::EsError;
+use index::limits::WRITE_TIMEOUT;
 use index::model::IndexMeta;
 use index::settings::parse_time_ms;
 use tokio::sync::Semaphore;
@@ -107,16 +108,18 @@ impl App {
         }
     }
 
-    /// As [`Self::wait_active`], for a write with these parameters.
+    /// As [`Self::wait_active`], for a write with these parameters; returns how long it may then
+    /// wait for the leaders of its shards.
     pub(crate) async fn wait_writable(
         &self,
         meta: &IndexMeta,
         params: &Params,
-    ) -> Result<(), EsError> {
+    ) -> Result<Duration, EsError> {
         let setting = meta.setting("index.write.wait_for_active_shards");
         let wanted = Wanted::of(params, setting)?;
         let timeout = timeout_of(params, Duration::from_secs(60))?;
-        self.wait_active(meta, wanted, timeout).await
+        self.wait_active(meta, wanted, timeout).await?;
+        timeout_of(params, WRITE_TIMEOUT)
     }
 }
 

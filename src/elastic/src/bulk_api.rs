@@ -167,16 +167,19 @@ impl App {
         request: &Request,
     ) -> Vec<Value> {
         let ids: Vec<String> = prepared.iter().map(|p| p.op.id.clone()).collect();
-        if let Err(error) = self.wait_writable(&meta, &request.params).await {
-            let item = |at: &usize| items.get(*at);
-            let all = places.iter().filter_map(item).zip(&ids);
-            return all
-                .map(|(item, id)| failed(item, meta.name(), Some(id), &error, request))
-                .collect();
-        }
+        let patience = match self.wait_writable(&meta, &request.params).await {
+            Ok(patience) => patience,
+            Err(error) => {
+                let items = places.iter().filter_map(|at| items.get(*at));
+                let refused = items
+                    .zip(&ids)
+                    .map(|(item, id)| failed(item, meta.name(), Some(id), &error, request));
+                return refused.collect();
+            }
+        };
         let (ops, sources): (Vec<_>, Vec<_>) =
             prepared.into_iter().map(|p| (p.op, p.source)).unzip();
-        let results = self.service.write(&meta, ops).await;
+        let results = self.service.write(&meta, ops, patience).await;
         if refresh != Refresh::No {
             let shards: BTreeSet<u16> = results.iter().map(|(shard, _)| *shard).collect();
             self.refresh_shards(&meta, &shards.into_iter().collect::<Vec<_>>()).await;

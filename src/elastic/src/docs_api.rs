@@ -159,12 +159,12 @@ impl App {
         if meta.schema.mapping().routing_required() && op.routing.is_none() {
             return Err(routing_missing(meta.name(), &op.id));
         }
-        self.wait_writable(&meta, &request.params).await?;
+        let patience = self.wait_writable(&meta, &request.params).await?;
         let (id, is_delete) = (op.id.clone(), op.kind == WriteKind::Delete);
         let wants = SourceFilter::from_params(&request.params);
         let (shard, result) = self
             .service
-            .write(&meta, vec![op])
+            .write(&meta, vec![op], patience)
             .await
             .pop()
             .ok_or_else(|| EsError::internal("a write got no result"))?;

@@ -56,8 +56,14 @@ pub enum MarkedError {
 }
 
 impl IndexService {
-    /// Writes documents of one index, each to its shard, all shards at once.
-    pub async fn write(&self, meta: &Arc<IndexMeta>, ops: Vec<WriteOp>) -> Results {
+    /// Writes documents of one index, each to its shard, all shards at once. A shard's leader is
+    /// waited for as long as `patience`.
+    pub async fn write(
+        &self,
+        meta: &Arc<IndexMeta>,
+        ops: Vec<WriteOp>,
+        patience: Duration,
+    ) -> Results {
         let (meta, checked) = self.check_mapping(meta, &ops).await;
         let mut results: Vec<Option<(u16, Result<WriteResult, EsError>)>> =
             (0..ops.len()).map(|_| None).collect();
@@ -79,7 +85,7 @@ impl IndexService {
         }
         let calls = by_shard.into_iter().map(|(number, (places, ops))| {
             let meta = &meta;
-            async move { (number, places, self.write_shard(meta, number, ops).await) }
+            async move { (number, places, self.write_shard(meta, number, ops, patience).await) }
         });
         for (number, places, done) in futures::future::join_all(calls).await {
             for (at, result) in places.into_iter().zip(done) {
@@ -98,6 +104,7 @@ impl IndexService {
         meta: &IndexMeta,
         number: u16,
         ops: Vec<WriteOp>,
+        patience: Duration,
     ) -> Vec<Result<WriteResult, EsError>> {
         let mut results = Vec::with_capacity(ops.len());
         let mut ops = ops.into_iter().peekable();
@@ -111,7 +118,7 @@ impl IndexService {
                 part.extend(ops.next());
             }
             let count = part.len();
-            match self.send(meta, number, part, None).await {
+            match self.send(meta, number, part, None, patience).await {
                 Ok(done) => results.extend(done),
                 Err(MarkedError::Failed(error)) => {
                     results.extend((0..count).map(|_| Err(error.clone())));
@@ -131,6 +138,7 @@ impl IndexService {
         number: u16,
         ops: Vec<WriteOp>,
         mark: Option<MarkChange>,
+        patience: Duration,
     ) -> Result<Vec<Result<WriteResult, EsError>>, MarkedError> {
         let group = *meta.row.shards.get(usize::from(number)).ok_or_else(|| {
             MarkedError::Failed(EsError::internal("a shard that the index does not have"))
@@ -144,10 +152,11 @@ impl IndexService {
             ops,
         };
         let clock = self.shared.env.clock.clone();
-        let deadline = clock.monotonic() + WRITE_TIMEOUT;
+        let deadline = clock.monotonic() + patience;
         let mut pause = Duration::from_millis(2);
         loop {
-            let reply = self.send_once(group, &write).await;
+            let left = deadline.saturating_sub(clock.monotonic()).min(WRITE_TIMEOUT);
+            let reply = self.send_once(group, &write, left).await;
             match reply {
                 Some(WriteReply::Done(results)) => return Ok(results),
                 Some(WriteReply::MarkMismatch(found)) => {
@@ -160,15 +169,15 @@ impl IndexService {
                 }
                 Some(WriteReply::NotReady | WriteReply::NoShard) => {}
                 Some(WriteReply::Unknown) | None => {
+                    write.again = true;
                     // With a condition the second try could fail because the first succeeded.
                     if write.ops.iter().any(|op| op.if_seq_no.is_some() || op.version.is_some()) {
-                        return Err(MarkedError::Failed(timed_out(&write)));
+                        return Err(MarkedError::Failed(timed_out(&write, patience)));
                     }
-                    write.again = true;
                 }
             }
             if clock.monotonic() + pause >= deadline {
-                return Err(MarkedError::Failed(timed_out(&write)));
+                return Err(MarkedError::Failed(timed_out(&write, patience)));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
@@ -183,16 +192,22 @@ impl IndexService {
     }
 
     /// `None`: the outcome is unknown.
-    async fn send_once(&self, group: GroupId, write: &ShardWrite) -> Option<WriteReply> {
+    async fn send_once(
+        &self,
+        group: GroupId,
+        write: &ShardWrite,
+        patience: Duration,
+    ) -> Option<WriteReply> {
         let Some(leader) = self.leadership(group).leader else { return Some(WriteReply::NotReady) };
         if leader == self.me() {
-            return Some(self.write_here(write.clone()).await);
+            let here = self.write_here(write.clone());
+            return tokio::time::timeout(patience, here).await.ok();
         }
         if !self.peers.is_alive(leader) {
             return Some(WriteReply::NotReady);
         }
         let request = Message { head: Bytes::new(), payload: write.encode() };
-        let answer = self.peers.call(leader, Lane::Bulk, METHOD_WRITE, request, WRITE_TIMEOUT);
+        let answer = self.peers.call(leader, Lane::Bulk, METHOD_WRITE, request, patience);
         match answer.await {
             Ok(message) => decode(&message.head).ok(),
             Err(PeerError::Unreachable { .. }) => None,
@@ -256,7 +271,7 @@ impl IndexService {
             return Err(MarkedError::Refused(refused));
         }
         let new = mark.new;
-        match self.send(&meta, number, docs, Some(mark)).await {
+        match self.send(&meta, number, docs, Some(mark), WRITE_TIMEOUT).await {
             Ok(_) => Ok(()),
             Err(MarkedError::Mismatch { found }) if found == Some(new) => Ok(()),
             Err(error) => Err(error),
@@ -467,16 +482,28 @@ fn read_states(bytes: Bytes, count: usize) -> Result<Vec<Option<DocState>>, Malf
     Ok(states)
 }
 
-fn timed_out(write: &ShardWrite) -> EsError {
+/// Elasticsearch's words for a primary that was not there. They mean that nothing was written, so a
+/// write that may have been gets others.
+fn timed_out(write: &ShardWrite, patience: Duration) -> EsError {
+    let (index, shard) = (&write.index, write.shard.number);
+    let what = match write.again {
+        true => "primary shard did not confirm in time, the outcome is unknown",
+        false => "primary shard is not active",
+    };
     EsError::unavailable(format!(
-        "[{}][{}] primary shard is not active Timeout: [30s], request: [BulkShardRequest \
-         [[{}][{}]] containing [{}] requests]",
-        write.index,
-        write.shard.number,
-        write.index,
-        write.shard.number,
+        "[{index}][{shard}] {what} Timeout: [{}], request: [BulkShardRequest [[{index}][{shard}]] \
+         containing [{}] requests]",
+        time_text(patience),
         write.ops.len()
     ))
+}
+
+/// As Elasticsearch writes a time value: in the largest unit that makes it a whole number.
+fn time_text(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.iter().find(|(_, of)| ms > 0 && ms.is_multiple_of(*of));
+    unit.map_or_else(|| format!("{ms}ms"), |(name, of)| format!("{}{name}", ms / of))
 }
 
 fn first_passing(results: &[Result<(), EsError>]) -> Option<EsError> {

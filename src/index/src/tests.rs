@@ -23,7 +23,7 @@ use crate::admin::CreateSpec;
 use crate::command::{LoggedOp, MarkChange, OpsCommand, ShardCommand};
 use crate::docs::MarkedError;
 use crate::error::EsError;
-use crate::limits::TRANSLOG_SEGMENT_BYTES;
+use crate::limits::{TRANSLOG_SEGMENT_BYTES, WRITE_TIMEOUT};
 use crate::model::{IndexMeta, IndexUuid, ShardId};
 use crate::names::IndicesOptions;
 use crate::service::IndexService;
@@ -117,7 +117,7 @@ impl Solo {
     }
 
     async fn write(&self, meta: &Arc<IndexMeta>, op: WriteOp) -> Result<WriteResult, EsError> {
-        self.service.write(meta, vec![op]).await.remove(0).1
+        self.service.write(meta, vec![op], WRITE_TIMEOUT).await.remove(0).1
     }
 
     async fn docs(&self, meta: &IndexMeta) -> u64 {

@@ -20,6 +20,7 @@ mod transactions;
 struct Cluster {
     service: LogService,
     shared: LogShared,
+    m0: Arc<SoloGroup>,
     data: Vec<Arc<SoloGroup>>,
     env: Env,
     tasks: TaskGroup,
@@ -46,9 +47,19 @@ fn cluster_that_reconciles(reconcile_every: Duration) -> Cluster {
             SoloGroup::new(id, vec![(tags::LOG, shared.machine_data(id))])
         })
         .collect();
+    let (service, tasks) = service(&shared, &m0, &data, reconcile_every);
+    Cluster { service, shared, m0, data, env, tasks }
+}
+
+fn service(
+    shared: &LogShared,
+    m0: &Arc<SoloGroup>,
+    data: &[Arc<SoloGroup>],
+    reconcile_every: Duration,
+) -> (LogService, TaskGroup) {
     let readers = data.iter().map(|group| group.reader(tags::LOG)).collect();
     let groups = Groups {
-        m0,
+        m0: m0.clone(),
         fs: SoloGroup::new(GroupId::FS, vec![]),
         data: data.iter().map(|g| g.clone() as consensus::GroupRef).collect(),
     };
@@ -57,7 +68,7 @@ fn cluster_that_reconciles(reconcile_every: Duration) -> Cluster {
     let options = LogOptions { reconcile_every, compaction_every, ..Default::default() };
     let peers = Arc::new(SoloPeers::default());
     let service = LogService::start(shared.clone(), groups, peers, readers, &tasks, options);
-    Cluster { service, shared, data, env, tasks }
+    (service, tasks)
 }
 
 fn spec(name: &str, configs: &[(&str, &str)]) -> TopicSpec {
@@ -383,6 +394,41 @@ async fn committed_offsets_belong_to_the_topics_id() {
     assert!(c.service.fetch_offsets("g").await.unwrap().is_empty());
     c.service.delete_offsets("g", None).await.unwrap();
     assert!(c.service.groups_with_offsets().unwrap().is_empty());
+}
+
+/// Seed 17 of the simulator: a coordinator just started had the group's rows and not yet the topic
+/// they are of, and said that nothing was committed.
+#[tokio::test]
+async fn a_coordinator_behind_in_m0_learns_of_topics_before_it_speaks_of_offsets() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let commit = OffsetToCommit {
+        topic: "t".to_owned(),
+        partition: 2,
+        offset: 42,
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    c.service.commit_offsets("g", &[commit]).await.unwrap();
+    let behind = || {
+        let env = env();
+        let dir = Path::new("/data");
+        env.disk.create_dir_all(dir).unwrap();
+        let writer = SegmentWriter::start(&env, WriterOptions::default());
+        let shared = LogShared::new(env.clone(), dir, writer).unwrap();
+        let m0 = SoloGroup::behind(&c.m0, vec![(tags::LOG, shared.machine_m0())]);
+        service(&shared, &m0, &c.data, Duration::from_secs(3600))
+    };
+    let (service, tasks) = behind();
+    assert!(service.topic("t").is_none());
+    let found = service.fetch_offsets("g").await.unwrap();
+    assert_eq!(found.iter().map(|o| o.offset).collect::<Vec<_>>(), [42]);
+    tasks.stop();
+    let (service, tasks) = behind();
+    service.delete_offsets("g", Some(&[("t".to_owned(), 2)])).await.unwrap();
+    assert!(service.fetch_offsets("g").await.unwrap().is_empty());
+    tasks.stop();
+    c.tasks.stop();
 }
 
 fn keyed(key: &str, value: &str) -> Bytes {

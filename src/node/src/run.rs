@@ -156,6 +156,7 @@ async fn run_node(config: Config) -> anyhow::Result<()> {
     if config.insecure {
         warn!("insecure = true: whoever reaches the ports can read and change everything");
     }
+    let data_dir = config.data_dir.clone();
     let node = Node::start(config, certificates, listeners).await?;
     let mut failure = node.cluster.failure();
     let result = tokio::select! {
@@ -163,6 +164,7 @@ async fn run_node(config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => Ok(()),
         failed = failure.wait_for(Option::is_some) => {
             let reason = failed.ok().and_then(|r| r.clone()).unwrap_or_default();
+            let reason = format!("{}: {reason}", data_dir.display());
             error!("this node cannot go on: {reason}");
             // Nothing is written any more: what is durable is what counts.
             let refused = reason.contains("another cluster");
@@ -360,12 +362,13 @@ impl Opening {
         }
     }
 
-    /// Gateways open once every group has a leader and every node's addresses are known.
+    /// Gateways open once every group has a leader, every node's addresses are known, and no topic,
+    /// index or user that was there before this node started is unknown to it.
     async fn wait_until_ready(&self) {
-        let nodes = self.cluster.peers().all();
+        let (nodes, m0) = (self.cluster.peers().all(), self.cluster.groups().m0);
         loop {
             let known = nodes.iter().all(|n| self.shared.registry.get(*n).is_some());
-            if self.cluster.is_ready() && known {
+            if self.cluster.is_ready() && known && m0.read_barrier().await.is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -168,6 +168,9 @@ where
     if bench.stop.asked() {
         bail!("stopped");
     }
+    if tallies.iter().all(|tally| tally.ops == 0) {
+        bail!("nothing was answered within {seconds} s; measure longer, or with smaller --batch");
+    }
     let mut figures = sum_up(what, &tallies, seconds as f64, used);
     if tallies.iter().any(|tally| tally.begun_us.is_some()) {
         let requests = tallies.iter().flat_map(|tally| {

@@ -44,9 +44,12 @@ pub struct DirEntry {
 /// What can go wrong, by what the collector does about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemoteError {
-    /// The connection is broken or cannot be made: connect again later.
+    /// The connection broke: connect again.
     #[error("connection: {0}")]
     Connection(String),
+    /// No connection can be made, which says nothing about any file: try again later.
+    #[error("connection: {0}")]
+    Unreachable(String),
     /// The server refuses the login: stop after a few tries.
     #[error("login: {0}")]
     Auth(String),

@@ -374,6 +374,8 @@ impl Group for RaftGroup {
                 Err(Forwarded::Again) => {}
             }
             if Instant::now() >= until {
+                // A leader that hears of no majority is no better than none.
+                let leader = leader.filter(|leader| *leader != self.link.me());
                 return Err(ProposeError::NotLeader { group: self.group(), leader });
             }
             // Woken by a new leader, or looks again: a peer may know it before this node does.
@@ -426,6 +428,7 @@ impl Group for RaftGroup {
         let done = tokio::time::timeout(READ_TIMEOUT, barrier).await;
         done.unwrap_or(Err(ReadError { group }))
     }
+
     async fn transfer(&self, to: NodeId) -> Result<(), TransferError> {
         self.transfer_to(to).await
     }

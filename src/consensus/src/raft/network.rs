@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::limits::{KIB, MIB};
 use base::{GroupId, NodeId};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
@@ -23,6 +24,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, Snapshot};
 use prost::Message as _;
+use tokio::sync::Semaphore;
 
 use super::host::Manifest;
 use super::types::{LogId, Member, Types, Vote, decode_entry, encode_body, invalid};
@@ -31,7 +33,9 @@ use crate::net::{Answer, CallError, Link, methods, proto};
 use crate::peer::{Lane, Message};
 
 /// Append requests of one group on their way to one follower.
-const PIPELINE: usize = 64;
+pub(crate) const PIPELINE: usize = 64;
+/// Bytes of entries of one group on their way to one follower; a larger entry goes alone.
+pub(crate) const PIPELINE_BYTES: usize = 32 * MIB;
 /// An append answer waits for the follower's flush, and shared disks stall for 400 ms at times.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// A heartbeat answer waits for a pending flush as well.
@@ -223,18 +227,25 @@ impl RaftNetworkV2<Types> for Client {
         }
         let (link, to) = (self.link.clone(), self.to);
         let (group, target) = (self.group, self.target);
+        let room = Arc::new(Semaphore::new(PIPELINE_BYTES / KIB));
         let answers = input
             .then(move |rpc| {
-                let link = link.clone();
+                let (link, room) = (link.clone(), room.clone());
                 async move {
                     let prev = rpc.prev_log_id;
                     let last = rpc.entries.last().map(|e| e.log_id).or(prev);
                     let (head, payload) = encode_append(group, target, &rpc);
+                    // Given back by answers, which go on being polled meanwhile.
+                    let place = room.acquire_many_owned(places(&payload)).await;
                     let begun = link.begin(to, Lane::Append, methods::APPEND, head, payload).await;
-                    (prev, last, begun)
+                    (prev, last, begun, place)
                 }
             })
-            .map(|(prev, last, begun)| async move { append_result(prev, last, begun).await })
+            .map(|(prev, last, begun, place)| async move {
+                let result = append_result(prev, last, begun).await;
+                drop(place);
+                result
+            })
             .buffered(PIPELINE);
         // Whatever is not a full success ends the stream: openraft then starts again from what
         // the follower has.
@@ -325,6 +336,12 @@ impl Client {
 }
 
 type Appended = (Result<StreamAppendResult<Types>, RpcError>, bool);
+
+/// Places that entries take of [`PIPELINE_BYTES`], in KiB.
+fn places(payload: &[Bytes]) -> u32 {
+    let bytes: usize = payload.iter().map(Bytes::len).sum();
+    u32::try_from(bytes.min(PIPELINE_BYTES).div_ceil(KIB)).unwrap_or(u32::MAX)
+}
 
 async fn append_result(
     prev: Option<LogId>,

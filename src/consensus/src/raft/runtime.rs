@@ -20,9 +20,11 @@ use tokio::time::Sleep;
 /// too: of 200 ms it makes 240. The lowest `raft.heartbeat_ms` allowed is above it.
 const GRID: Duration = Duration::from_millis(80);
 
-/// How long openraft waits to gather what else has been written. tokio's clock counts
-/// milliseconds, which would be a thousand times that: such a wait is one turn for other tasks.
-const TURN: Duration = Duration::from_micros(1);
+/// How long openraft waits to gather what else has been written. tokio's timer counts
+/// milliseconds, which would be a thousand times that: so short a wait gives turns to other tasks.
+const SHORT: Duration = Duration::from_micros(1);
+/// After so many turns the timer takes over: simulated time stands still while tasks take turns.
+const MOST_TURNS: u8 = 16;
 
 static ORIGIN: LazyLock<TokioInstant> = LazyLock::new(<TokioInstant as openraft::Instant>::now);
 
@@ -43,24 +45,32 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// A wait, or a turn for the tasks that are ready.
+/// A wait that never ends early: openraft's ticks compute the next one from when the last ended,
+/// and one before its time would be due again at once.
 pub enum Wait {
-    Clock(Pin<Box<Sleep>>),
-    Turn { taken: bool },
+    Timer(Pin<Box<Sleep>>),
+    Turns { until: TokioInstant, left: u8 },
 }
 
 impl Future for Wait {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        match self.get_mut() {
-            Self::Clock(sleep) => sleep.as_mut().poll(context),
-            Self::Turn { taken: true } => Poll::Ready(()),
-            Self::Turn { taken } => {
-                *taken = true;
-                context.waker().wake_by_ref();
-                Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Self::Turns { until, left } = &mut *self {
+            if <TokioInstant as openraft::Instant>::now() >= *until {
+                return Poll::Ready(());
             }
+            if let Some(fewer) = left.checked_sub(1) {
+                *left = fewer;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let until = *until;
+            *self = Self::Timer(Box::pin(TokioRuntime::sleep_until(until)));
+        }
+        match &mut *self {
+            Self::Timer(sleep) => sleep.as_mut().poll(context),
+            Self::Turns { .. } => Poll::Pending,
         }
     }
 }
@@ -88,17 +98,17 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        Wait::Clock(Box::pin(TokioRuntime::sleep(duration)))
+        Wait::Timer(Box::pin(TokioRuntime::sleep(duration)))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
         let now = <TokioInstant as openraft::Instant>::now();
         let wait = deadline - now;
-        if wait <= TURN {
-            return Wait::Turn { taken: false };
+        if wait <= SHORT {
+            return Wait::Turns { until: deadline, left: MOST_TURNS };
         }
         let end = now + on_grid(now - *ORIGIN, wait);
-        Wait::Clock(Box::pin(TokioRuntime::sleep_until(end)))
+        Wait::Timer(Box::pin(TokioRuntime::sleep_until(end)))
     }
 
     fn timeout<R, F>(duration: Duration, future: F) -> Self::Timeout<R, F>
@@ -150,12 +160,16 @@ mod tests {
         }
     }
 
+    /// A wait that ended before its time once kept a simulation at one moment for ever.
     #[tokio::test(start_paused = true)]
-    async fn the_shortest_wait_is_one_turn() {
-        let before = tokio::time::Instant::now();
-        let now = <TokioInstant as openraft::Instant>::now();
-        Runtime::sleep_until(now + TURN).await;
-        assert_eq!(before, tokio::time::Instant::now());
+    async fn short_waits_end_when_time_stands_still_and_never_early() {
+        for nanos in [0, 1, 999, 1_000] {
+            let now = <TokioInstant as openraft::Instant>::now();
+            let until = now + Duration::from_nanos(nanos);
+            Runtime::sleep_until(until).await;
+            let waited = <TokioInstant as openraft::Instant>::now() - now;
+            assert!(waited >= until - now && waited <= Duration::from_millis(2), "{waited:?}");
+        }
     }
 
     #[test]

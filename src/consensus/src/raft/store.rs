@@ -21,7 +21,7 @@ use super::types::{
 };
 
 /// Bytes of entries in one replication request; at least one entry goes whatever its size.
-const REPLICATION_BYTES: usize = MIB;
+pub(crate) const REPLICATION_BYTES: usize = MIB;
 /// Bytes of entries that the apply path holds at once.
 const APPLY_BYTES: usize = 4 * MIB;
 

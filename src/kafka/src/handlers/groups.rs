@@ -301,14 +301,14 @@ async fn committed(
 ) -> Result<Vec<(String, Vec<Answered>)>, errors::Code> {
     let check = shared.backend.consumer_groups.check_coordinator(group);
     check.map_err(errors::group_code)?;
-    let found = shared.backend.log.fetch_offsets(group).await;
-    let found = found.map_err(|error| coordinator_code(&error))?;
-    let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
-        found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
+    let log = &shared.backend.log;
     let unstable = match require_stable {
-        true => shared.backend.log.pending_offsets(group).map_err(|e| coordinator_code(&e))?,
+        true => log.pending_offsets(group).await.map_err(|e| coordinator_code(&e))?,
         false => Default::default(),
     };
+    let found = log.fetch_offsets(group).await.map_err(|e| coordinator_code(&e))?;
+    let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
+        found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
     let none = |topic: &str, partition| CommittedOffset {
         topic: topic.to_owned(),
         partition,

@@ -43,6 +43,15 @@ async fn turn(shared: &Shared, query: OffsetQuery) -> Option<SemaphorePermit<'_>
 pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let log = &shared.backend.log;
     let isolation = isolation(request.isolation_level);
+    let mut asked = Vec::new();
+    for topic in &request.topics {
+        asked.extend(topic.partitions.iter().map(|p| (topic.name.as_str(), p.partition_index)));
+    }
+    let doubtful = log.doubtful_groups(&asked).await;
+    let is_doubtful = |topic: &str, index| {
+        let group = log.topic(topic).and_then(|topic| topic.group_of(index));
+        group.is_some_and(|group| doubtful.contains(&group))
+    };
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
@@ -53,6 +62,9 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
             };
             let (index, epoch) = (part.partition_index, part.current_leader_epoch);
             match query(part.timestamp) {
+                Some(_) if is_doubtful(&topic.name, index) => {
+                    answer.error_code = errors::NOT_LEADER_OR_FOLLOWER;
+                }
                 Some(query) => {
                     let name = TopicRef::Name(&topic.name);
                     let _turn = turn(shared, query).await;

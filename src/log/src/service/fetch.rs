@@ -1,8 +1,11 @@
 //! Reading: fetch, offsets, epochs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use base::GroupId;
 use bytes::Bytes;
+use consensus::GroupRef;
 
 use super::LogService;
 use crate::batch::{BatchHeader, frame_info};
@@ -96,7 +99,24 @@ impl LogService {
         read_committed(&part, offset, max_bytes).await
     }
 
-    /// An offset by time or end of the log. Only on the leader.
+    /// Of the data groups that these partitions are in and this node leads, those of which it
+    /// cannot make sure that it still does: a leader that was deposed and cut off, or stopped for a
+    /// while, does not know of the newest records.
+    pub async fn doubtful_groups(&self, parts: &[(&str, i32)]) -> BTreeSet<GroupId> {
+        let mut asked = BTreeSet::new();
+        for (topic, partition) in parts {
+            asked.extend(self.topic(topic).and_then(|topic| topic.group_of(*partition)));
+        }
+        let led = self.0.groups.data.iter().filter(|group| asked.contains(&group.id()));
+        let led: Vec<GroupRef> = led.filter(|g| g.leadership().ready_here).cloned().collect();
+        let barriers = led.iter().map(|group| group.read_barrier());
+        let passed = futures::future::join_all(barriers).await;
+        let doubtful = led.iter().zip(passed).filter(|(_, passed)| passed.is_err());
+        doubtful.map(|(group, _)| group.id()).collect()
+    }
+
+    /// An offset by time or end of the log. Only on the leader, which should not be a doubtful one
+    /// (see [`Self::doubtful_groups`]).
     pub async fn list_offset(
         &self,
         topic: TopicRef<'_>,

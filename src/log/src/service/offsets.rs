@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use base::broken::{self, Broken};
 use consensus::GroupRef;
+use uuid::Uuid;
 
 use super::{LogService, key_of};
 use crate::command::{Control, ControlReply, OffsetEntry};
@@ -12,7 +13,7 @@ use crate::data::keys;
 use crate::error::LogError;
 use crate::limits::{MAX_GROUP_NAME, MAX_OFFSET_METADATA, MAX_OFFSETS_PER_COMMIT};
 use crate::offsets::OffsetRow;
-use crate::types::{CommittedOffset, OffsetToCommit, Topic};
+use crate::types::{CommittedOffset, OffsetToCommit, PartKey, Topic};
 
 const SCAN_ROWS: usize = 1000;
 
@@ -71,8 +72,8 @@ impl LogService {
         })
     }
 
-    /// The committed offsets of a group, of topics that exist. Only on the coordinator.
-    pub async fn fetch_offsets(&self, group: &str) -> Result<Vec<CommittedOffset>, LogError> {
+    /// Makes sure that this node coordinates a group and has applied what was acknowledged of it.
+    pub(super) async fn read_group(&self, group: &str) -> Result<(), LogError> {
         check_group(group)?;
         let home = self.coordinator(group)?;
         let leadership = home.leadership();
@@ -80,25 +81,46 @@ impl LogService {
             return Err(LogError::NotLeader { leader: leadership.leader });
         }
         // A leader that was deposed without knowing must not hand out old offsets.
-        home.read_barrier().await?;
+        Ok(home.read_barrier().await?)
+    }
+
+    /// The committed offsets of a group, of topics that exist. Only on the coordinator.
+    pub async fn fetch_offsets(&self, group: &str) -> Result<Vec<CommittedOffset>, LogError> {
+        self.read_group(group).await?;
         let prefix = keys::offsets(group);
-        let mut found = Vec::new();
+        let mut rows: Vec<(PartKey, OffsetRow)> = Vec::new();
         self.scan_rows(self.coordinator_shard(group), &prefix, |key, value| {
-            let part = keys::part_of(key.get(prefix.len()..).unwrap_or_default());
-            let Some(part) = part else { return Ok(()) };
-            let Some(topic) = self.topic_by_id(part.topic) else { return Ok(()) };
-            let row: OffsetRow = base::codec::decode(value)?;
-            found.push(CommittedOffset {
+            if let Some(part) = keys::part_of(key.get(prefix.len()..).unwrap_or_default()) {
+                rows.push((part, base::codec::decode(value)?));
+            }
+            Ok(())
+        })?;
+        self.learn_topics(rows.iter().map(|(part, _)| part.topic)).await?;
+        let committed = |(part, row): (PartKey, OffsetRow)| {
+            let topic = self.topic_by_id(part.topic)?;
+            Some(CommittedOffset {
                 topic: topic.name.clone(),
                 partition: i32::try_from(part.partition).unwrap_or(i32::MAX),
                 offset: row.offset,
                 leader_epoch: row.leader_epoch,
                 metadata: row.metadata,
                 commit_time_ms: row.commit_time_ms,
-            });
-            Ok(())
-        })?;
-        Ok(found)
+            })
+        };
+        Ok(rows.into_iter().filter_map(committed).collect())
+    }
+
+    /// On return this node knows the topics with these ids, or knows that they were deleted. A
+    /// coordinator may have the rows of its group before the topics they speak of: the two come
+    /// by different Raft groups.
+    pub(super) async fn learn_topics(
+        &self,
+        ids: impl IntoIterator<Item = Uuid>,
+    ) -> Result<(), LogError> {
+        if ids.into_iter().any(|id| self.topic_by_id(id).is_none()) {
+            self.0.groups.m0.read_barrier().await?;
+        }
+        Ok(())
     }
 
     /// Forgets offsets of a group: those of the partitions given, or all. Only on the
@@ -110,6 +132,11 @@ impl LogService {
     ) -> Result<(), LogError> {
         check_group(group)?;
         let mut keys = partitions.map(|_| Vec::new());
+        if partitions.is_some_and(|named| named.iter().any(|(name, _)| self.topic(name).is_none()))
+        {
+            // This node may not know the topic yet.
+            self.0.groups.m0.read_barrier().await?;
+        }
         for (topic, partition) in partitions.unwrap_or_default() {
             if let (Some(topic), Some(keys)) = (self.topic(topic), &mut keys) {
                 keys.push(key_of(&topic, *partition)?);

@@ -176,6 +176,8 @@ impl LogService {
     ) -> Result<i64, LogError> {
         let topic = self.resolve(topic)?;
         let (group, part, _) = self.led(&topic, partition)?;
+        // A leader that was deposed without knowing may not know of the newest records.
+        group.read_barrier().await?;
         let (start, end) = part.bounds();
         let wanted = if offset == -1 { end } else { offset };
         if wanted < 0 || wanted > end {

@@ -279,6 +279,7 @@ impl LogService {
         check_id(id)?;
         self.coordinated(id)?.read_barrier().await?;
         let txn = self.txn_row(id)?.ok_or(LogError::TransactionalIdNotFound)?;
+        self.learn_topics(txn.parts.iter().map(|key| key.topic)).await?;
         Ok(self.description(id, &txn))
     }
 

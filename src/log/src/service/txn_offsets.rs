@@ -7,7 +7,7 @@ use super::offsets::check_group;
 use crate::error::LogError;
 use crate::limits::MAX_OFFSETS_PER_COMMIT;
 use crate::transactions::{ProducerEpoch, TxnCommand, TxnReply, TxnVersion, offsets as pending};
-use crate::types::OffsetToCommit;
+use crate::types::{OffsetToCommit, PartKey};
 
 impl LogService {
     /// Commits offsets that count once the producer's transaction commits; one result for each,
@@ -55,19 +55,22 @@ impl LogService {
     }
 
     /// Topics and partitions for which a group has offsets of open transactions. Only on the
-    /// coordinator, after [`Self::fetch_offsets`].
-    pub fn pending_offsets(&self, group: &str) -> Result<BTreeSet<(String, i32)>, LogError> {
+    /// coordinator. Of a partition that is not among them, what [`Self::fetch_offsets`] finds
+    /// afterwards is stable; asked in the other order, a transaction that commits in between
+    /// would leave its partition with the offset from before it.
+    pub async fn pending_offsets(&self, group: &str) -> Result<BTreeSet<(String, i32)>, LogError> {
+        self.read_group(group).await?;
         let prefix = pending::prefix(b'y', group);
-        let mut found = BTreeSet::new();
+        let mut parts = Vec::new();
         self.scan_rows(self.coordinator_shard(group), &prefix, |key, _| {
-            let part = pending::pending_part(key, &prefix);
-            let topic = part.and_then(|part| self.topic_by_id(part.topic));
-            if let (Some(part), Some(topic)) = (part, topic) {
-                let partition = i32::try_from(part.partition).unwrap_or(i32::MAX);
-                found.insert((topic.name.clone(), partition));
-            }
+            parts.extend(pending::pending_part(key, &prefix));
             Ok(())
         })?;
-        Ok(found)
+        self.learn_topics(parts.iter().map(|part| part.topic)).await?;
+        let named = |part: PartKey| {
+            let topic = self.topic_by_id(part.topic)?;
+            Some((topic.name.clone(), i32::try_from(part.partition).unwrap_or(i32::MAX)))
+        };
+        Ok(parts.into_iter().filter_map(named).collect())
     }
 }

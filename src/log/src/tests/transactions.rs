@@ -236,10 +236,10 @@ async fn offsets_count_once_their_transaction_commits() {
             let sent =
                 c.service.commit_offsets_in_transaction(ID, producer.me, "g", &offsets, version);
             assert_eq!(sent.await, Ok(vec![Ok(())]));
-            let pending = c.service.pending_offsets("g").unwrap();
+            let pending = c.service.pending_offsets("g").await.unwrap();
             assert_eq!(pending.into_iter().collect::<Vec<_>>(), [("t".to_owned(), 0)]);
             producer.end(outcome).await.unwrap();
-            assert!(c.service.pending_offsets("g").unwrap().is_empty());
+            assert!(c.service.pending_offsets("g").await.unwrap().is_empty());
             let found = c.service.fetch_offsets("g").await.unwrap();
             assert_eq!(found.first().map(|o| o.offset), expected);
         }

@@ -1,0 +1,93 @@
+//! A change of members that its leader does not live to finish.
+
+use std::collections::BTreeSet;
+
+use base::env::sim_disk::Crash;
+use base::{GroupId, NodeId};
+
+use super::{Bench, NODES, blank_disk, set, simulate, until};
+
+/// Fewer changes of a leader's disk than taking a node in makes.
+const FEWEST_STEPS: usize = 10;
+
+fn is_joint(bench: &Bench, node: u16, group: GroupId) -> bool {
+    bench.membership(node, group).membership().get_joint_config().len() > 1
+}
+
+/// Node 3 comes back blank, and node 1, which leads `m0`, dies between the two steps in which it
+/// takes the new node in: the others have the first one in their logs, and it does not know yet.
+async fn half_way(how: Crash) -> Bench {
+    let mut bench = Bench::three(1).await;
+    bench.propose(1, GroupId::M0, set("before", "kept")).await.unwrap();
+    bench.crash(&[3], Crash::Process).await;
+    bench.disks.insert(3, blank_disk(7));
+    bench.start(3).await.unwrap();
+    assert_eq!(bench.group(1, GroupId::M0).leadership().leader, Some(NodeId(1)));
+    until("the first step arrives", || is_joint(&bench, 2, GroupId::M0)).await;
+    assert!(is_joint(&bench, 1, GroupId::M0), "the second step is not begun");
+    bench.crash(&[1], how).await;
+    assert!(is_joint(&bench, 2, GroupId::M0));
+    bench
+}
+
+fn is_finished_by_the_next_leader(how: Crash) {
+    simulate(async {
+        let mut bench = half_way(how).await;
+        let old: BTreeSet<u64> = bench.membership(2, GroupId::M0).voter_ids().collect();
+        bench.start_all().await;
+        until("the change is finished", || bench.members_are_settled()).await;
+        assert!(old.len() == 4 && bench.raft_ids().is_subset(&old), "the replaced node is out");
+        // The new holder of the slot counts: with one other it is a majority.
+        bench.crash(&[1], Crash::LoseUnsynced).await;
+        until("others lead", || bench.lives.values().all(|life| life.cluster.is_ready())).await;
+        bench.propose(3, GroupId::M0, set("after", "new")).await.unwrap();
+        bench.start_all().await;
+        for node in NODES {
+            let rows = bench.rows(node, GroupId::M0).await;
+            let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+            assert_eq!(keys, ["after", "before"], "node {node}");
+        }
+        bench.equal_digests().await;
+    });
+}
+
+#[test]
+fn a_change_of_members_left_half_way_by_a_power_loss_is_finished() {
+    is_finished_by_the_next_leader(Crash::LoseUnsynced);
+}
+
+#[test]
+fn a_change_of_members_left_half_way_by_a_killed_leader_is_finished() {
+    is_finished_by_the_next_leader(Crash::Process);
+}
+
+/// Whether the power of node 1 failed before the blank node was taken in everywhere.
+async fn is_taken_in_in_spite_of(step: u64) -> bool {
+    let mut bench = Bench::three(1).await;
+    bench.propose(1, GroupId::M0, set("before", "kept")).await.unwrap();
+    bench.crash(&[3], Crash::Process).await;
+    bench.disks.insert(3, blank_disk(step));
+    bench.disks[&1].power_off_in(step);
+    bench.start(3).await.unwrap();
+    let taken_in = || bench.members_are_settled() && bench.is_ready();
+    until("the power fails or it is in", || !bench.has_power(1) || taken_in()).await;
+    if bench.has_power(1) {
+        return false;
+    }
+    bench.crash(&[1], Crash::LoseUnsynced).await;
+    bench.start_all().await;
+    until("members are settled", || bench.members_are_settled()).await;
+    assert!(bench.resets.0.lock().iter().all(|node| *node == NodeId(3)), "step {step}");
+    for node in NODES {
+        let rows = bench.rows(node, GroupId::M0).await;
+        assert_eq!(rows, [("before".to_owned(), "kept".to_owned())], "step {step} node {node}");
+    }
+    bench.equal_digests().await;
+    true
+}
+
+#[test]
+fn a_blank_node_is_taken_in_whenever_a_leaders_power_fails() {
+    let steps = (1..).take_while(|step| simulate(is_taken_in_in_spite_of(*step))).count();
+    assert!(steps > FEWEST_STEPS, "only {steps} steps");
+}
