@@ -57,7 +57,7 @@ pub enum MarkedError {
 
 impl IndexService {
     /// Writes documents of one index, each to its shard, all shards at once. A shard's leader is
-    /// waited for as long as `patience`.
+    /// waited for as long as `patience`; one that is there may take longer to write.
     pub async fn write(
         &self,
         meta: &Arc<IndexMeta>,
@@ -155,8 +155,7 @@ impl IndexService {
         let deadline = clock.monotonic() + patience;
         let mut pause = Duration::from_millis(2);
         loop {
-            let left = deadline.saturating_sub(clock.monotonic()).min(WRITE_TIMEOUT);
-            let reply = self.send_once(group, &write, left).await;
+            let reply = self.send_once(group, &write).await;
             match reply {
                 Some(WriteReply::Done(results)) => return Ok(results),
                 Some(WriteReply::MarkMismatch(found)) => {
@@ -192,22 +191,16 @@ impl IndexService {
     }
 
     /// `None`: the outcome is unknown.
-    async fn send_once(
-        &self,
-        group: GroupId,
-        write: &ShardWrite,
-        patience: Duration,
-    ) -> Option<WriteReply> {
+    async fn send_once(&self, group: GroupId, write: &ShardWrite) -> Option<WriteReply> {
         let Some(leader) = self.leadership(group).leader else { return Some(WriteReply::NotReady) };
         if leader == self.me() {
-            let here = self.write_here(write.clone());
-            return tokio::time::timeout(patience, here).await.ok();
+            return Some(self.write_here(write.clone()).await);
         }
         if !self.peers.is_alive(leader) {
             return Some(WriteReply::NotReady);
         }
         let request = Message { head: Bytes::new(), payload: write.encode() };
-        let answer = self.peers.call(leader, Lane::Bulk, METHOD_WRITE, request, patience);
+        let answer = self.peers.call(leader, Lane::Bulk, METHOD_WRITE, request, WRITE_TIMEOUT);
         match answer.await {
             Ok(message) => decode(&message.head).ok(),
             Err(PeerError::Unreachable { .. }) => None,

@@ -169,6 +169,17 @@ async fn documents_are_written_read_and_counted() {
     assert_eq!((back.outcome, back.version), (Outcome::Created, 3));
 }
 
+/// A time-out is for a leader that is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_without_patience_is_made_where_its_leader_is_there() {
+    let solo = solo();
+    let meta = solo.create("a", 1).await;
+    solo.write(&meta, index("1", "{}")).await.unwrap();
+    let results = solo.service.write(&meta, vec![index("2", "{}")], Duration::ZERO).await;
+    assert!(results.iter().all(|(_, result)| result.is_ok()), "{results:?}");
+    assert_eq!(solo.docs(&meta).await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflicts_and_updates_follow_the_newest_state() {
     let solo = solo();
