@@ -120,7 +120,10 @@ impl LogService {
     /// What each data group, by number, has of a transaction. Partitions of deleted topics are
     /// left out: nobody reads them any more.
     async fn shares(&self, txn: &Txn) -> Result<BTreeMap<usize, Share>, LogError> {
-        self.learn_topics(txn.parts.iter().map(|key| key.topic)).await?;
+        if txn.parts.iter().any(|key| self.shard_of_part(key).is_none()) {
+            // This node may not know the topic yet, or not that it has grown.
+            self.0.groups.m0.read_barrier().await?;
+        }
         let mut shares: BTreeMap<usize, Share> = BTreeMap::new();
         for key in &txn.parts {
             if let Some(shard) = self.shard_of_part(key) {
