@@ -5,8 +5,8 @@ use std::time::Duration;
 use base::NodeId;
 use base::env::sim_disk::Crash;
 use base::env::{Random, SeededRandom};
+use consensus::net::sim_net::Weather;
 
-use crate::net::Weather;
 use crate::world::World;
 
 /// Longest time between two faults, in milliseconds.
@@ -79,7 +79,8 @@ async fn one_fault(world: &World, random: &SeededRandom) {
         }
         8 => {
             let slow = 1_000 + random.below(150_000);
-            let weather = Weather { delay_us: (200, slow), loss_one_in: 20 + random.below(200) };
+            let loss_one_in = 20 + random.below(200);
+            let weather = Weather { delay_us: (200, slow), loss_one_in, ..Weather::CALM };
             world.note(format!("{weather:?}"));
             world.net.set_weather(weather);
         }

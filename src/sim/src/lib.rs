@@ -2,7 +2,7 @@
 //! from a seed.
 //!
 //! # What runs
-//! The real write-ahead log, consensus, segments and log, on [`net::SimNet`] for sockets,
+//! The real write-ahead log, consensus, segments and log, on `consensus`'s `SimNet` for sockets,
 //! `base`'s `SimDisk` for disks and tokio's paused clock for time. One seed in five keeps rows in
 //! sled on the real disk, and damages what it left before each start. Clients propose to a list
 //! machine and produce to a topic while [`faults`] crashes nodes (killed processes, power loss
@@ -39,12 +39,10 @@
 //! Clocks differ between nodes by a constant. Disks lose only what was not synced.
 
 pub mod compacted;
-pub mod disk;
 pub mod faults;
 pub mod history;
 pub mod list;
 pub mod marks;
-pub mod net;
 pub mod node;
 pub mod topic;
 pub mod txn;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base::env::life_disk::LifeDisk;
 use base::env::sim_disk::{Crash, SimDisk};
 use base::env::{Clock, Random, SeededRandom, TokioClock};
 use base::limits::KIB;
 use base::{Env, GroupId, NodeId, TaskGroup};
 use consensus::identity::{NodeFile, Owner};
+use consensus::net::sim_net::{SimNet, SimPort};
 use consensus::{
     Cluster, ClusterOptions, Ground, MemStore, SledDb, SlotReset, StateMachine, TableStore, tags,
 };
@@ -19,9 +21,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use wal::{SyncMode, Wal};
 
-use crate::disk::LifeDisk;
 use crate::list::{self, List};
-use crate::net::{SimNet, SimPort};
 
 /// Data groups of the simulated cluster.
 pub const DATA_GROUPS: u16 = 2;
@@ -82,6 +82,7 @@ impl Hardware {
             file_bytes: 256 * KIB as u64,
             tail_cache_bytes: 128 * KIB,
             keep_spare_files: 1,
+            most_spare_files: 2,
             ..wal::Options::new("/data/wal".into())
         }
     }

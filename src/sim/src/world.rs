@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base::env::life_disk::LifeDisk;
 use base::env::sim_disk::Crash;
 use base::env::{Random, SeededRandom};
 use base::{GroupId, NodeId, TaskGroup};
+use consensus::net::sim_net::{SimNet, Weather};
 use consensus::tags;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::disk::LifeDisk;
 use crate::history::{Counts, History, Sending};
-use crate::net::{SimNet, Weather};
 use crate::node::{DATA_GROUPS, EPOCH_MS, Hardware, Life};
 use crate::{compacted, faults, list, marks, topic, txn};
 

@@ -90,8 +90,11 @@ pub struct Options {
     pub sync: SyncMode,
     /// Bodies kept in memory, in bytes over all groups. Unwritten ones come on top.
     pub tail_cache_bytes: usize,
-    /// Files kept ready beside those in use, the prepared next one included; at least 1.
+    /// Files made in advance beside those in use, the prepared next one included; at least 1.
     pub keep_spare_files: usize,
+    /// Files that were used and are kept for their next use, if that is more. A checkpoint frees
+    /// many at once: making each anew would write every byte of the log twice.
+    pub most_spare_files: usize,
 }
 
 impl Options {
@@ -103,6 +106,7 @@ impl Options {
             sync: SyncMode::EveryFlush,
             tail_cache_bytes: 32 << 20,
             keep_spare_files: 2,
+            most_spare_files: 8,
         }
     }
 

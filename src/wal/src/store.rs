@@ -54,6 +54,7 @@ pub(crate) struct Store {
     dir: PathBuf,
     file_bytes: u64,
     keep_spares: usize,
+    most_spares: usize,
     mode: WriteMode,
     spares: Vec<PathBuf>,
     next_name: u64,
@@ -70,6 +71,7 @@ impl Store {
             dir: options.dir.clone(),
             file_bytes: options.file_bytes,
             keep_spares: options.keep_spare_files.max(1),
+            most_spares: options.most_spare_files.max(options.keep_spare_files).max(1),
             mode: WriteMode::Buffered,
             spares: Vec::new(),
             next_name: 0,
@@ -228,11 +230,11 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a numbered file out of use: a spare where one more is wanted, else removed.
+    /// Takes a numbered file out of use: a spare where one more has room, else removed.
     pub(crate) fn recycle(&mut self, seq: u32) -> io::Result<Recycled> {
         let path = self.path(seq);
         let full = self.disk.open(&path, OpenMode::Read)?.len()? == self.file_bytes;
-        let done = if full && self.spares.len() < self.keep_spares {
+        let done = if full && self.spares.len() < self.most_spares {
             self.next_name += 1;
             let spare = self.dir.join(format!("spare-{}", self.next_name));
             self.disk.rename(&path, &spare)?;

@@ -119,6 +119,40 @@ fn a_commit_never_names_an_entry_that_the_recovered_log_lacks() {
     assert_eq!((wal.last(G), wal.committed(G)), (Some(pos(2, 4104)), None));
 }
 
+/// Files of the log's directory, in use and spare.
+fn file_names(rig: &Rig) -> Vec<std::path::PathBuf> {
+    let mut names = rig.disk.read_dir(std::path::Path::new(DIR)).unwrap();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_that_a_checkpoint_frees_together_are_used_again_before_any_is_made() {
+    let mut rig = Rig::new(19);
+    (rig.options.keep_spare_files, rig.options.most_spare_files) = (1, 4);
+    let (wal, mut thread) = rig.open();
+    let mut next = 0;
+    let mut fill = |wal: &wal::Wal, thread: &mut wal::WalThread, entries_more: u64| {
+        for _ in 0..entries_more {
+            wal.append(G, entries(1, next, 1, 10_000), ignore());
+            thread.step();
+            next += 1;
+        }
+        next
+    };
+    let end = fill(&wal, &mut thread, 60);
+    let used = file_names(&rig).len();
+    assert!(used > 8, "{used}");
+    wal.purge(G, pos(1, end - 1));
+    wal.set_checkpointed(G, end - 1);
+    thread.step();
+    let kept = file_names(&rig).len();
+    assert!((5..=7).contains(&kept), "the one in use, the next one, four spares: {kept}");
+    // What the spares hold is written without a file made: their number stays.
+    fill(&wal, &mut thread, 18);
+    assert_eq!(file_names(&rig).len(), kept);
+}
+
 #[test]
 fn recycled_files_carry_every_groups_state() {
     let rig = Rig::new(6);

@@ -1,10 +1,12 @@
 //! The environment of a node behind traits: clock, randomness, disk.
 //!
 //! Production uses [`Env::real`]; the simulator brings a seeded generator, tokio's paused clock
-//! and [`sim_disk::SimDisk`], which loses or tears what was not synced when it crashes.
+//! and [`sim_disk::SimDisk`], which loses or tears what was not synced when it crashes; a node
+//! has it through a [`life_disk::LifeDisk`], which ends with it.
 //! Timers use `tokio::time`, which the simulator pauses; the network is the transport trait of
 //! the `consensus` crate.
 
+pub mod life_disk;
 mod real_disk;
 pub mod sim_disk;
 

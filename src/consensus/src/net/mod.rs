@@ -2,9 +2,10 @@
 //!
 //! Why not gRPC: sockets are half of what a replicated byte costs, and a gRPC stream was measured
 //! at one and a half to three times the CPU of plain framing (see docs/decisions). Heads are
-//! protobuf, so that they can grow fields; payloads stay raw.
+//! protobuf, so that they can grow fields; payloads stay raw. Simulations have [`sim_net`] instead.
 
 pub mod frame;
+pub mod sim_net;
 pub mod tcp;
 
 use std::pin::Pin;

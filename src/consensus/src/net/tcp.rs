@@ -263,7 +263,7 @@ impl TcpPeers {
                 debug!("cannot answer a peer: {e}");
             }
         });
-        let mut read = BufReader::with_capacity(256 * KIB, read);
+        let mut read = BufReader::with_capacity(32 * KIB, read);
         let permits = Arc::new(Semaphore::new(MAX_ANSWERING));
         while let Some(incoming) = frame::read(&mut read).await? {
             self.saw(peer);

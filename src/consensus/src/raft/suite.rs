@@ -141,6 +141,7 @@ impl StoreBuilder<Types, LogStore, Node, Guard> for Nodes {
         let options = wal::Options {
             file_bytes: 256 * KIB as u64,
             keep_spare_files: 1,
+            most_spare_files: 2,
             ..wal::Options::new(dir.path().join("wal"))
         };
         let (wal, thread) = Wal::open(&env, options).unwrap();

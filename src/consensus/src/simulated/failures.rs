@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::env::sim_disk::Crash;
 use base::{GroupId, NodeId};
 
-use super::{Bench, GROUPS, NODES, set, simulate, until};
+use super::{Bench, GROUPS, NODES, TAG, set, simulate, until};
 use crate::net::methods;
 use crate::raft::network::{PIPELINE, PIPELINE_BYTES};
 use crate::raft::store::REPLICATION_BYTES;
@@ -27,15 +27,16 @@ fn deposes_nobody(mute: &[u16]) {
     simulate(async {
         let bench = Bench::three(1).await;
         let before = leaders(&bench);
-        let asked = bench.net.sent(1, methods::VOTE);
+        let asked = bench.net.sent(NodeId(1), methods::VOTE);
         for other in [1, 2] {
-            bench.net.cut(other, 3);
+            bench.net.cut(NodeId(other), NodeId(3));
         }
         for other in mute {
-            bench.net.cut(3, *other);
+            bench.net.cut(NodeId(3), NodeId(*other));
         }
         tokio::time::sleep(LONG).await;
-        assert!(bench.net.sent(1, methods::VOTE) > asked + 10, "node 3 does not try to lead");
+        let more = bench.net.sent(NodeId(1), methods::VOTE) - asked;
+        assert!(more > 10, "node 3 does not try to lead");
         let terms = |leaders: Vec<(Option<NodeId>, u64)>| -> Vec<u64> {
             leaders.iter().map(|(_, term)| *term).collect()
         };
@@ -59,6 +60,38 @@ fn a_node_that_was_cut_off_deposes_no_leader() {
 #[test]
 fn a_node_that_hears_nothing_and_is_heard_deposes_no_leader() {
     deposes_nobody(&[]);
+}
+
+/// A leader that is cut off writes some of what it is asked, and the rest waits.
+#[test]
+fn what_a_leader_was_asked_while_it_was_cut_off_never_comes_behind_what_others_wrote() {
+    simulate(async {
+        let bench = Bench::three(1).await;
+        let m0 = |node: u16| bench.group(node, GroupId::M0);
+        assert_eq!(m0(2).leadership().leader, Some(NodeId(1)));
+        for other in [2, 3] {
+            bench.net.cut(NodeId(1), NodeId(other));
+            bench.net.cut(NodeId(other), NodeId(1));
+        }
+        let ask = |number: u16| {
+            let (group, command) = (m0(1), set("key", &format!("old {number}")));
+            tokio::spawn(async move { group.propose_here(TAG, command, None).await })
+        };
+        let asked: Vec<_> = (0..50).map(ask).collect();
+        until("another leads", || m0(2).leadership().leader.is_some_and(|l| l.0 != 1)).await;
+        bench.propose(2, GroupId::M0, set("key", "new")).await.unwrap();
+        bench.net.heal();
+        // The first node leads again, as it should.
+        until("every node is ready", || bench.is_ready()).await;
+        assert_eq!(m0(2).leadership().leader, Some(NodeId(1)));
+        for done in futures::future::join_all(asked).await {
+            assert!(done.unwrap().is_err());
+        }
+        tokio::time::sleep(LONG).await;
+        for node in NODES {
+            assert_eq!(bench.rows(node, GroupId::M0).await, [("key".into(), "new".into())]);
+        }
+    });
 }
 
 /// Proposes in every group at nodes 1 and 2; whether any proposal was acknowledged.
@@ -104,7 +137,7 @@ fn a_failed_sync_ends_the_node_and_nothing_is_acknowledged_after_it() {
 fn a_follower_that_does_not_answer_holds_a_bounded_number_of_bytes() {
     simulate(async {
         let bench = Bench::three(1).await;
-        bench.net.stall(3);
+        bench.net.stall(NodeId(3));
         let value = "x".repeat(16 << 10);
         for number in 0..3 * PIPELINE {
             let command = set(&format!("key {}", number % 10), &value);
@@ -132,7 +165,7 @@ fn a_follower_that_does_not_answer_holds_a_bounded_number_of_bytes() {
 fn large_entries_for_a_follower_that_does_not_answer_wait_for_each_other() {
     simulate(async {
         let bench = Bench::three(1).await;
-        bench.net.stall(3);
+        bench.net.stall(NodeId(3));
         let value = "x".repeat(2 * REPLICATION_BYTES);
         let most = PIPELINE_BYTES / value.len();
         for number in 0..most + 4 {

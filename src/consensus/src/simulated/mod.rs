@@ -3,10 +3,8 @@
 //! crate `sim` draws its own.
 
 mod birth;
-mod disk;
 mod failures;
 mod members;
-mod net;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base::env::life_disk::LifeDisk;
 use base::env::sim_disk::{Crash, SimDisk};
 use base::env::{OpenMode, Random, SeededRandom, TokioClock};
 use base::limits::KIB;
@@ -24,13 +23,12 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
 use wal::{SyncMode, Wal};
 
-use self::disk::LifeDisk;
-use self::net::{Net, Port};
 use crate::birth::SlotReset;
 use crate::cluster::{Cluster, ClusterOptions, Ground};
 use crate::group::{GroupRef, ProposeError};
 use crate::identity::{NodeFile, Owner};
 use crate::machine::{ApplyAt, Fatal, StateMachine};
+use crate::net::sim_net::{SimNet, SimPort, Weather};
 use crate::raft::group::RaftGroup;
 use crate::raft::types::StoredMembership;
 use crate::sled_store::SledDb;
@@ -43,6 +41,10 @@ const EPOCH_MS: i64 = 1_767_225_600_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time of a flush: a write is seen by others before it is durable here.
 const FLUSH: Duration = Duration::from_millis(4);
+/// Messages take long enough to catch a cluster between two steps. After a second the sender of a
+/// lost one learns that its connection broke.
+const STEADY: Weather =
+    Weather { delay_us: (4_000, 4_000), loss_one_in: 0, silence_ms: (1_000, 1_000) };
 /// A file that is always there, to ask a disk whether it has power.
 const PROBE: &str = "/probe";
 const NODES: [u16; 3] = [1, 2, 3];
@@ -114,7 +116,7 @@ struct Life {
 }
 
 struct Bench {
-    net: Net,
+    net: Arc<SimNet>,
     disks: BTreeMap<u16, SimDisk>,
     lives: BTreeMap<u16, Life>,
     resets: Arc<Resets>,
@@ -154,8 +156,10 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
 impl Bench {
     fn new(seed: u64) -> Self {
         let random = SeededRandom::new(seed);
+        let net = SimNet::new(seed, NODES.map(NodeId).into());
+        net.set_weather(STEADY);
         Self {
-            net: Net::default(),
+            net,
             disks: NODES.map(|node| (node, blank_disk(random.next_u64()))).into(),
             lives: BTreeMap::new(),
             resets: Arc::default(),
@@ -230,11 +234,12 @@ impl Bench {
             file_bytes: 256 * KIB as u64,
             tail_cache_bytes: 128 * KIB,
             keep_spare_files: 1,
+            most_spare_files: 2,
             ..wal::Options::new(dir.join("wal"))
         };
         let (wal, thread) = Wal::open(&env, wal).map_err(|e| e.to_string())?;
         self.drivers.spawn("wal", thread.drive(FLUSH));
-        let port = Port::new(&self.net, &NODES.map(NodeId), file.identity(), tasks);
+        let port = SimPort::new(&self.net, file.identity(), tasks);
         let sled = self.open_sled(node);
         let tables = |id: GroupId| -> std::io::Result<Arc<dyn TableStore>> {
             match &sled {
@@ -266,7 +271,7 @@ impl Bench {
     async fn crash(&mut self, nodes: &[u16], how: Crash) {
         let mut ended = Vec::new();
         for node in nodes {
-            self.net.detach(*node);
+            self.net.detach(NodeId(*node));
             match self.lives.remove(node) {
                 Some(life) => {
                     life.disk.crash(how);

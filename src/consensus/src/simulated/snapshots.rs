@@ -1,7 +1,7 @@
 //! Snapshots over live state, in sled: what the snapshot does not have must be gone.
 
-use base::GroupId;
 use base::env::sim_disk::Crash;
+use base::{GroupId, NodeId};
 
 use super::{Bench, NODES, blank_disk, delete, set, simulate, until};
 use crate::net::methods;
@@ -59,19 +59,19 @@ fn a_snapshot_replaces_the_live_rows_of_a_follower_that_was_cut_off() {
             assert_eq!(bench.rows(3, group).await.len(), 3);
         }
         for other in [1, 2] {
-            bench.net.cut(other, 3);
-            bench.net.cut(3, other);
+            bench.net.cut(NodeId(other), NodeId(3));
+            bench.net.cut(NodeId(3), NodeId(other));
         }
         change_until_purged(&bench).await;
         for group in OF_ROWS {
             let reader = bench.cluster(3).reader(group, super::TAG);
             assert_eq!(reader.get(b"deleted").unwrap().unwrap(), "old", "it stands where it was");
         }
-        let before = bench.net.sent(3, methods::SNAPSHOT);
+        let before = bench.net.sent(NodeId(3), methods::SNAPSHOT);
         bench.net.heal();
         until("every node is ready", || bench.is_ready()).await;
         check(&bench).await;
-        assert!(bench.net.sent(3, methods::SNAPSHOT) >= before + 2, "the log sufficed");
+        assert!(bench.net.sent(NodeId(3), methods::SNAPSHOT) >= before + 2, "the log sufficed");
         // What was installed is durable.
         bench.crash(&[3], Crash::LoseUnsynced).await;
         bench.start_all().await;
@@ -87,10 +87,10 @@ fn a_blank_node_gets_the_rows_of_today_by_a_snapshot() {
         bench.disks.insert(3, blank_disk(7));
         until("others lead", || bench.lives.values().all(|life| life.cluster.is_ready())).await;
         change_until_purged(&bench).await;
-        let before = bench.net.sent(3, methods::SNAPSHOT);
+        let before = bench.net.sent(NodeId(3), methods::SNAPSHOT);
         bench.start_all().await;
         check(&bench).await;
-        assert!(bench.net.sent(3, methods::SNAPSHOT) >= before + 2, "the log sufficed");
+        assert!(bench.net.sent(NodeId(3), methods::SNAPSHOT) >= before + 2, "the log sufficed");
         until("members are settled", || bench.members_are_settled()).await;
     });
 }
