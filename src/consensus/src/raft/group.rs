@@ -47,7 +47,8 @@ pub(crate) type Growing = Arc<dyn Fn(GroupId, u8, &[u8]) -> bool + Send + Sync>;
 
 struct Pending {
     item: Item,
-    term: Option<u64>,
+    /// The only term in which it may be proposed.
+    term: u64,
     answer: oneshot::Sender<Result<Applied, ProposeError>>,
     /// Bytes of the node's budget, given back when the command is applied.
     permit: OwnedSemaphorePermit,
@@ -173,7 +174,7 @@ impl RaftGroup {
     }
 
     async fn write(&self, batch: Vec<Pending>, slot: OwnedSemaphorePermit, tasks: &TaskGroup) {
-        let term = batch.first().and_then(|p| p.term);
+        let term = batch.first().map(|p| p.term);
         let items: Vec<Item> = batch.iter().map(|p| p.item.clone()).collect();
         let commands = Commands(batch::encode(self.shared.env.clock.unix_ms(), &items));
         drop(items);
@@ -301,7 +302,7 @@ enum Forwarded {
 /// Commands of one entry.
 struct Batch {
     commands: Vec<Pending>,
-    term: Option<u64>,
+    term: u64,
     bytes: usize,
 }
 
@@ -403,6 +404,9 @@ impl Group for RaftGroup {
             let not_led = ProposeError::NotLeader { group, leader: None };
             let permit = budget.acquire_many_owned(kib).await.map_err(|_| not_led.clone())?;
             let (answer, reply) = oneshot::channel();
+            // A queue stands still while this node is cut off, and moves again when it leads once
+            // more. What was asked for before must not come behind what others wrote meanwhile.
+            let term = term.unwrap_or(now.term);
             let pending = Pending { item: Item { tag, body: command }, term, answer, permit };
             self.queue.send(pending).await.map_err(|_| not_led)?;
             reply.await.unwrap_or(Err(ProposeError::Unknown { group }))
@@ -442,14 +446,14 @@ impl Group for RaftGroup {
 mod tests {
     use super::*;
 
-    fn pending(len: usize, term: Option<u64>) -> Pending {
+    fn pending(len: usize, term: u64) -> Pending {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let item = Item { tag: 1, body: vec![0; len].into() };
         Pending { item, term, answer: oneshot::channel().0, permit }
     }
 
     /// How many commands go into each entry.
-    fn entries(commands: &[(usize, Option<u64>)]) -> Vec<usize> {
+    fn entries(commands: &[(usize, u64)]) -> Vec<usize> {
         let (queue, mut waiting) = mpsc::channel(QUEUE);
         for (len, term) in commands {
             assert!(queue.try_send(pending(*len, *term)).is_ok());
@@ -467,9 +471,9 @@ mod tests {
 
     #[test]
     fn what_waits_shares_an_entry_up_to_its_limit_and_never_across_terms() {
-        assert_eq!(entries(&[(10, None); 50]), [50]);
-        assert_eq!(entries(&[(MERGE_BYTES / 2, None); 5]), [2, 2, 1]);
-        assert_eq!(entries(&[(5 * MERGE_BYTES, None), (1, None), (1, None)]), [1, 2]);
-        assert_eq!(entries(&[(1, None), (1, Some(3)), (1, Some(3)), (1, Some(4))]), [1, 2, 1]);
+        assert_eq!(entries(&[(10, 3); 50]), [50]);
+        assert_eq!(entries(&[(MERGE_BYTES / 2, 3); 5]), [2, 2, 1]);
+        assert_eq!(entries(&[(5 * MERGE_BYTES, 3), (1, 3), (1, 3)]), [1, 2]);
+        assert_eq!(entries(&[(1, 2), (1, 3), (1, 3), (1, 4)]), [1, 2, 1]);
     }
 }
