@@ -55,8 +55,8 @@ pub const WRITER_QUEUE: usize = 256;
 /// A translog segment is rolled at this size, in bytes.
 pub const TRANSLOG_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 
-/// Bytes that a feeder reads from the translog at once.
-pub const FEED_BYTES: usize = 4 * MIB;
+/// Bytes that a feeder reads from the translog at once; between two reads it may refresh.
+pub const FEED_BYTES: usize = MIB;
 
 /// Most shards of one index, as Elasticsearch's default limit.
 pub const MAX_SHARDS: u16 = 1024;

@@ -105,11 +105,12 @@ pub(crate) async fn run(
     }
 }
 
-/// Back-pressure: what was applied but not indexed here is bounded.
+/// Back-pressure: what was applied but not indexed here is bounded. Waits for a little room, not
+/// for all of it: else requests would stand still for as long as the whole backlog takes.
 async fn wait_for_room(copy: &ShardCopy) {
     let mut searchable = copy.watch_searchable();
     while copy.is_full() && !copy.is_closed() {
-        copy.want_searchable(copy.next_seq_no());
+        copy.want_searchable(copy.searchable_to() + 1);
         // The sender lives in the copy; a timeout only makes a closed copy noticed.
         let _ = tokio::time::timeout(Duration::from_millis(200), searchable.changed()).await;
     }

@@ -36,7 +36,8 @@ pub const MAX_TEXT_SLOTS: usize = 256;
 pub const MAX_DOCVALUE_FIELDS: usize = 100;
 /// Snapshots of searchers held for open searches on one node.
 pub const MAX_SNAPSHOTS: usize = 1_000;
-/// Bytes of documents on their way to indexing threads, for all shards that share a pipeline.
-pub const PIPELINE_BYTES: usize = 32 << 20;
+/// Bytes of documents on their way to indexing threads, for all shards that share a pipeline. A
+/// refresh waits until its shard's part of them is indexed: more would only make it wait longer.
+pub const PIPELINE_BYTES: usize = 4 << 20;
 /// What such a document weighs beyond its source, in bytes.
 pub const PENDING_DOCUMENT_BYTES: usize = 1024;
