@@ -32,6 +32,7 @@ RECORDS = 10
 SHARDS = 6
 DOCUMENTS = 24
 
+REQUEST_TIMED_OUT, COORDINATOR_LOAD_IN_PROGRESS = 7, 14
 # Errors of Kafka that tell a producer to try again. After UNKNOWN the record may stand in the log.
 REFUSED = {5: "LEADER_NOT_AVAILABLE", 6: "NOT_LEADER_OR_FOLLOWER", 19: "NOT_ENOUGH_REPLICAS"}
 UNKNOWN = {7: "REQUEST_TIMED_OUT", 20: "NOT_ENOUGH_REPLICAS_AFTER_APPEND"}
@@ -145,6 +146,26 @@ class Lonely:
         assert found == partition
         return code
 
+    def kafka(self, key, version, body):
+        connection = RawKafka(self.left.ports["kafka"])
+        try:
+            connection.socket.settimeout(DEADLINE)
+            return connection.ask(key, version, body)
+        finally:
+            connection.close()
+
+    def create_topic(self):
+        """The error code of one CreateTopics request."""
+        name = f"{self.name}-raw".encode()
+        body = struct.pack(">ih", 1, len(name)) + name
+        body += struct.pack(">ihiii?", 1, 1, 0, 0, 3000, False)
+        answer = self.kafka(19, 2, body)
+        return struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name))[0]
+
+    def producer_id(self):
+        """The error code of one InitProducerId request without a transactional id."""
+        return struct.unpack_from(">h", self.kafka(22, 0, struct.pack(">hi", -1, 60_000)), 4)[0]
+
     def consume(self):
         """What a consumer finds in the partitions that the node leads."""
         consumer = Consumer({
@@ -181,6 +202,8 @@ class Lonely:
             "create file": lambda: self.web("PUT", "refused", "CREATE", data=b"body"),
             "make directory": lambda: self.web("PUT", "refused-dir", "MKDIRS"),
             "create topic": lambda: self.cluster.run("topic", "create", f"{self.name}-new"),
+            "create topic, raw": self.create_topic,
+            "producer id": self.producer_id,
         }
         for partition in range(PARTITIONS):
             for acks in (1, -1):
@@ -243,6 +266,9 @@ def test_kafka_acknowledges_nothing_and_says_try_again(lonely):
     assert all(code in REFUSED or code in UNKNOWN for code in codes.values()), codes
     created = lonely.answers["create topic"]
     assert created.returncode == 1 and created.stderr.startswith("trine: "), created
+    assert lonely.answers["create topic, raw"] == REQUEST_TIMED_OUT
+    # One of the block that the node has, or the one code for which Java's producers ask again.
+    assert lonely.answers["producer id"] in (0, COORDINATOR_LOAD_IN_PROGRESS)
 
 
 def test_kafka_shows_what_was_committed_and_nothing_else(lonely):

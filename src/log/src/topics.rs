@@ -120,9 +120,14 @@ impl Topics {
 
     fn set_defaults(&self, defaults: &Settings) {
         let mut maps = self.maps.write();
-        let topics: Vec<_> = maps.by_id.values().map(|t| TopicRow::of(t)).collect();
-        for row in topics {
-            let topic = Arc::new(row.topic(defaults));
+        let with_defaults = |known: &Arc<Topic>| {
+            // The row does not hold the replicas that were named.
+            let replicas = known.replicas.clone();
+            Topic { replicas, ..TopicRow::of(known).topic(defaults) }
+        };
+        let topics: Vec<Topic> = maps.by_id.values().map(with_defaults).collect();
+        for topic in topics {
+            let topic = Arc::new(topic);
             maps.by_name.insert(topic.name.clone(), topic.clone());
             maps.by_id.insert(topic.id, topic);
         }

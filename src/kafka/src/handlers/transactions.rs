@@ -39,15 +39,11 @@ pub(crate) async fn init_producer_id(
         (-1, _) | (_, -1) => Err(LogError::InvalidRequest("half a producer".to_owned())),
         (producer_id, epoch) => Ok(Some(ProducerEpoch { producer_id, epoch })),
     };
+    let transactional = request.transactional_id.is_some();
     let result = match (expected, request.transactional_id) {
         (Err(error), _) => Err(error),
         (Ok(_), None) => {
             let id = log.init_producer_id().await;
-            let id = id.map_err(|error| match error {
-                // Any node hands these out; the client asks again.
-                LogError::NotLeader { .. } => LogError::Timeout,
-                other => other,
-            });
             id.map(|producer_id| ProducerEpoch { producer_id, epoch: 0 })
         }
         (Ok(expected), Some(id)) => {
@@ -58,6 +54,12 @@ pub(crate) async fn init_producer_id(
         Ok(ProducerEpoch { producer_id, epoch }) => {
             InitProducerIdResponse { producer_id, producer_epoch: epoch, ..Default::default() }
         }
+        // There is no coordinator to look for: asked so, Java clients only ask again.
+        Err(LogError::Timeout | LogError::Storage(_)) if !transactional => InitProducerIdResponse {
+            error_code: errors::COORDINATOR_LOAD_IN_PROGRESS,
+            producer_epoch: -1,
+            ..Default::default()
+        },
         Err(error) => InitProducerIdResponse {
             error_code: coordinator_code(&error, version >= 4),
             producer_epoch: -1,
