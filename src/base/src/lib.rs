@@ -7,6 +7,7 @@ pub mod broken;
 pub mod codec;
 pub mod crc;
 pub mod env;
+pub mod golden;
 pub mod ids;
 pub mod limits;
 pub mod metrics;

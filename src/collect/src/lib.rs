@@ -19,6 +19,8 @@ pub mod config;
 pub mod encoding;
 mod fetch;
 pub mod glob;
+#[cfg(test)]
+mod golden;
 pub mod ident;
 pub mod limits;
 pub mod names;

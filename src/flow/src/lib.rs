@@ -15,6 +15,8 @@
 
 mod document;
 mod error;
+#[cfg(test)]
+mod golden;
 pub mod ports;
 pub mod processor;
 mod real;

@@ -17,6 +17,7 @@
 //! or else in the searcher.
 
 pub mod admin;
+pub mod aliases;
 pub mod blocks;
 mod budget;
 mod catalog;
@@ -26,6 +27,8 @@ pub mod docs;
 mod engine;
 pub mod error;
 mod feeder;
+#[cfg(test)]
+mod golden;
 pub mod limits;
 mod machine;
 mod mapping;

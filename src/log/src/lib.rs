@@ -29,6 +29,8 @@ mod compression;
 pub mod configs;
 mod data;
 mod error;
+#[cfg(test)]
+mod golden;
 pub mod groups;
 pub mod limits;
 mod offsets;

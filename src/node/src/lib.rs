@@ -9,6 +9,8 @@ pub mod config;
 
 mod admin;
 mod facts;
+#[cfg(test)]
+mod golden;
 mod metrics;
 mod registry;
 mod run;

@@ -14,6 +14,8 @@ pub mod acl;
 mod audit;
 mod command;
 pub mod dn;
+#[cfg(test)]
+mod golden;
 pub mod limits;
 mod machine;
 pub mod quota;

@@ -46,6 +46,8 @@
 #![cfg_attr(not(test), warn(missing_docs))]
 
 pub mod format;
+#[cfg(test)]
+mod golden;
 mod index;
 pub mod limits;
 mod read;

@@ -11,6 +11,8 @@
 //! rebuilt from the parents named in the inode rows.
 
 mod files;
+#[cfg(test)]
+mod golden;
 mod ops;
 mod perm;
 mod replicas;

@@ -2,6 +2,8 @@
 
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
+#[cfg(test)]
+mod golden;
 pub(crate) mod group;
 pub(crate) mod host;
 pub(crate) mod leading;
