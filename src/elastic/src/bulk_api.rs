@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use index::EsError;
+use index::aliases::document_routing;
 use index::model::IndexMeta;
 use index::names::IndicesOptions;
 use index::write::{WriteKind, WriteOp, WriteResult};
@@ -125,6 +126,7 @@ impl App {
         }
         let routing =
             item.routing.clone().or_else(|| request.params.get("routing").map(str::to_owned));
+        let routing = document_routing(meta, index_name(item, request), routing)?;
         let auto_id = item.id.is_none();
         let mut condition = condition_of(item.if_seq_no, item.if_primary_term)?;
         let mut source = None;

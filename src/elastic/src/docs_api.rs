@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use index::EsError;
+use index::aliases::document_routing;
 use index::blocks::{self, Access};
 use index::model::{IndexMeta, ShardId};
 use index::names::IndicesOptions;
@@ -152,10 +153,11 @@ impl App {
         self.service.refresh(&shards, 1).await;
     }
 
-    async fn write_one(&self, request: &Request, op: WriteOp) -> Result<Reply, EsError> {
+    async fn write_one(&self, request: &Request, mut op: WriteOp) -> Result<Reply, EsError> {
         let refresh = refresh_of(&request.params)?;
         let require_alias = request.params.flag("require_alias", false)?;
         let meta = self.write_target(request.part("index"), require_alias).await?;
+        op.routing = document_routing(&meta, request.part("index"), op.routing.take())?;
         if meta.schema.mapping().routing_required() && op.routing.is_none() {
             return Err(routing_missing(meta.name(), &op.id));
         }

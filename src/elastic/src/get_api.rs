@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use index::EsError;
+use index::aliases::document_routing;
 use index::copy::DocState;
 use index::model::{IndexMeta, IndexUuid};
 use index::routing::shard_of;
@@ -55,8 +56,9 @@ impl App {
         &self,
         request: &Request,
     ) -> Result<(Arc<IndexMeta>, Option<DocState>), EsError> {
-        let meta = self.read_target(request.part("index")).await?;
-        let lookup = Lookup::of(request)?;
+        let name = request.part("index");
+        let meta = self.read_target(name).await?;
+        let lookup = Lookup::of(request)?.by(&meta, name)?;
         if request.params.flag("refresh", false)? {
             self.refresh_shards(&meta, &[lookup.shard(&meta)]).await;
         }
@@ -94,6 +96,16 @@ impl App {
         check_version(meta, lookup, found.unwrap_or(Ok(None))?)
     }
 
+    async fn find_item(
+        &self,
+        meta: &Arc<IndexMeta>,
+        item: &MgetItem,
+        params: &Params,
+    ) -> Result<Option<DocState>, EsError> {
+        let lookup = item.lookup.clone().by(meta, &item.index)?;
+        self.find(meta, &lookup, params).await
+    }
+
     /// `_mget`.
     pub async fn mget(&self, request: &Request) -> Result<Reply, EsError> {
         let body = request.object()?;
@@ -112,7 +124,8 @@ impl App {
         for item in items {
             // Its own answer will say what is wrong with the index.
             let Ok(meta) = self.read_target(&item.index).await else { continue };
-            let number = item.lookup.shard(&meta);
+            let Ok(lookup) = item.lookup.clone().by(&meta, &item.index) else { continue };
+            let number = lookup.shard(&meta);
             shards.entry(meta.uuid()).or_insert((meta, BTreeSet::new())).1.insert(number);
         }
         for (meta, numbers) in shards.into_values() {
@@ -135,7 +148,7 @@ impl App {
         };
         let body = match self.read_target(&item.index).await {
             Err(error) => failed(&item.index, error),
-            Ok(meta) => match self.find(&meta, &item.lookup, &request.params).await {
+            Ok(meta) => match self.find_item(&meta, item, &request.params).await {
                 Err(error) => failed(meta.name(), error),
                 Ok(None) => not_found(&meta, id, request.client),
                 Ok(Some(state)) => found_body(&meta, id, &state, &item.shown, request.client)
@@ -147,6 +160,7 @@ impl App {
 }
 
 /// One document to look at.
+#[derive(Clone)]
 struct Lookup {
     id: String,
     routing: Option<String>,
@@ -155,6 +169,12 @@ struct Lookup {
 }
 
 impl Lookup {
+    /// With the routing of the alias by which it is looked for.
+    fn by(mut self, meta: &IndexMeta, name: &str) -> Result<Self, EsError> {
+        self.routing = document_routing(meta, name, self.routing)?;
+        Ok(self)
+    }
+
     fn shard(&self, meta: &IndexMeta) -> u16 {
         shard_of(self.routing.as_deref().unwrap_or(&self.id), meta.shard_count())
     }

@@ -12,6 +12,7 @@ use index::model::{IndexMeta, IndexState, ShardId};
 use index::names::{IndicesOptions, wildcard_match};
 use index::remote::Maintenance;
 use index::settings::{self, Settings};
+use search::query::Query;
 use serde_json::{Map, Value, json};
 
 use crate::active::{Wanted, timeout_of};
@@ -31,11 +32,18 @@ fn parse_aliases(value: &Value) -> Result<BTreeMap<String, Value>, EsError> {
     let Value::Object(map) = value else {
         return Err(EsError::new(400, "parse_exception", "aliases must be an object"));
     };
-    Ok(map.iter().map(|(name, definition)| (name.clone(), alias_definition(definition))).collect())
+    let one = |(name, definition): (&String, &Value)| {
+        Ok((name.clone(), alias_definition(name, definition)?))
+    };
+    map.iter().map(one).collect()
 }
 
 /// `routing` stands for both kinds of routing where they are not given.
-fn alias_definition(value: &Value) -> Value {
+fn alias_definition(name: &str, value: &Value) -> Result<Value, EsError> {
+    if let Some(filter) = value.get("filter").filter(|filter| !filter.is_null()) {
+        Query::parse(filter)
+            .map_err(|_| EsError::illegal(format!("failed to parse filter for alias [{name}]")))?;
+    }
     let mut out = Map::new();
     for key in ["index_routing", "search_routing"] {
         match value.get(key).or_else(|| value.get("routing")) {
@@ -49,7 +57,7 @@ fn alias_definition(value: &Value) -> Value {
             out.insert(key.to_owned(), inner.clone());
         }
     }
-    Value::Object(out)
+    Ok(Value::Object(out))
 }
 
 impl App {
@@ -275,10 +283,10 @@ impl App {
 
     /// `PUT /i/_alias/a`.
     pub async fn alias_put(&self, request: &Request) -> Result<Reply, EsError> {
-        let definition = alias_definition(&Value::Object(request.object()?)).to_string();
+        let alias = request.part("name");
+        let definition = alias_definition(alias, &Value::Object(request.object()?))?.to_string();
         let indices =
             self.indices_for(request, IndicesOptions::DELETE, Access::WriteMetadata).await?;
-        let alias = request.part("name");
         let add = |meta: &Arc<IndexMeta>| AliasAction::Add {
             uuid: meta.uuid(),
             alias: alias.to_owned(),
@@ -343,11 +351,12 @@ impl App {
                 return Err(EsError::illegal("One of [alias] or [aliases] is required"));
             }
             "add" => {
-                for meta in &found {
-                    actions.extend(aliases.iter().map(|alias| AliasAction::Add {
+                for alias in &aliases {
+                    let definition = alias_definition(alias, spec)?.to_string();
+                    actions.extend(found.iter().map(|meta| AliasAction::Add {
                         uuid: meta.uuid(),
                         alias: alias.clone(),
-                        definition: alias_definition(spec).to_string(),
+                        definition: definition.clone(),
                     }));
                 }
             }

@@ -59,7 +59,7 @@ impl App {
         let params: BTreeMap<String, String> =
             request.params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let parsed = Arc::new(SearchRequest::parse(body, &params)?);
-        let scope = Scope::of(&request.params)?;
+        let scope = Scope::of(&request.params, request.part("index"))?;
         let found = self.query_shards(&indices, &parsed, &scope).await?;
         let counts = ShardCounts {
             total: found.total,
@@ -116,11 +116,12 @@ impl App {
                 shard: u32::try_from(i).unwrap_or(u32::MAX),
             };
             let shard = Arc::new((shard, context));
-            let (work, parsed) = (shard.clone(), parsed.clone());
+            let (work, search) = (shard.clone(), scope.within(&shard.0.meta, parsed));
             async move {
                 let run = move || {
-                    parsed.check_limits(&limits_of(&work.0.meta))?;
-                    execute_query_phase(&work.0.snapshot, &parsed, &work.1)
+                    let search = search?;
+                    search.check_limits(&limits_of(&work.0.meta))?;
+                    Ok(execute_query_phase(&work.0.snapshot, &search, &work.1)?)
                 };
                 (shard, tokio::task::spawn_blocking(run).await)
             }
@@ -129,7 +130,7 @@ impl App {
         let mut first: Option<EsError> = None;
         for (shard, result) in join_all(runs).await {
             let result = match result {
-                Ok(result) => result.map_err(EsError::from),
+                Ok(result) => result,
                 Err(panic) => Err(EsError::internal(panic.to_string())),
             };
             match result {
@@ -196,7 +197,7 @@ impl App {
         params.insert("size".to_owned(), "0".to_owned());
         params.insert("track_total_hits".to_owned(), "true".to_owned());
         let parsed = Arc::new(SearchRequest::parse(body.as_ref(), &params)?);
-        let scope = Scope::of(&request.params)?;
+        let scope = Scope::of(&request.params, request.part("index"))?;
         let found = self.query_shards(&indices, &parsed, &scope).await?;
         let count: u64 = found.tops.iter().map(|top| top.total).sum();
         let failed = found.failures.len();
