@@ -7,11 +7,11 @@ DEADLINE = 20
 
 
 class RawKafka:
-    """One connection to one node, given as host:port."""
+    """One connection to one node, given as host:port; `deadline` in seconds for each wait."""
 
-    def __init__(self, address):
+    def __init__(self, address, deadline=DEADLINE):
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), DEADLINE)
+        self.socket = socket.create_connection((host, int(port)), deadline)
         self.next = 0
 
     def close(self):

@@ -58,9 +58,11 @@ class Story:
     def done(self, x, outcome="committed"):
         return self.note("txn-end", x=x, outcome=outcome)
 
-    def commit(self, off, ok=True, gen=1, member="m"):
+    def commit(self, off, ok=True, gen=1, member="m", seconds=1):
         k = f"k{next(self.numbers)}"
         self.note("commit", k=k, c=member, group="g", offsets=[["log", 0, off]])
+        for _ in range(seconds - 1):
+            next(self.clock)
         return self.note("commit-end", k=k, gen=gen, ok=ok, error=None)
 
     def committed(self, off):
@@ -163,6 +165,8 @@ TOLERATED = {
                                   .poll((1, "b")).final((1, "b")),
     "a commit in doubt": Story().commit(3).commit(5, ok=None).committed(3).committed(5)
                                 .committed(3),
+    "a commit that was repeated, and comes late": Story().commit(3, seconds=5).commit(5)
+                                                         .committed(5).committed(3),
     "two owners in two generations": Story().assign("m", 1).assign("n", 2).commit(3, gen=2),
     "out of range after retention": Story().note("reset", topic="log", part=0, at=1, low=2,
                                                  high=9),

@@ -9,13 +9,15 @@ from torture.history import now
 # Every record carries its id in this header; tombstones have no value to carry it.
 ID_HEADER = "i"
 
+# Cut off brokers answer nothing at all; more than their election takes.
+REQUEST_SECONDS = 4
+
 COMMON = {
     "log_level": 3,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 500,
     "retry.backoff.ms": 50,
-    # Cut off brokers answer nothing at all; more than their election takes.
-    "socket.timeout.ms": 4000,
+    "socket.timeout.ms": 1000 * REQUEST_SECONDS,
     "socket.connection.setup.timeout.ms": 1500,
     "topic.metadata.refresh.interval.ms": 3000,
     # When all brokers were down, librdkafka (2.16) gives up its handles of them; a transaction whose

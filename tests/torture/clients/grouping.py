@@ -6,6 +6,7 @@ import struct
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from torture.clients.base import Role, polled, record
+from torture.clients.late import late_commit
 
 METADATA_MARK = b"CGMDv2:"
 
@@ -28,6 +29,8 @@ class Member(Role):
         self.held = set()
         self.commits = 0
         self.next = {}
+        # The generation, and the id in it, that this member was last in.
+        self.past = (None, None)
 
     def run(self):
         consumer = Consumer(self.conf(
@@ -53,6 +56,22 @@ class Member(Role):
         else:
             self.held = parts
         self.tell("assign", consumer)
+        self.commit_late(consumer)
+        self.past = (generation(consumer), consumer.memberid())
+
+    def commit_late(self, consumer):
+        """Commits the beginning once more in the name of a generation that is over. Only what was
+        taken is told: it must not be."""
+        past, member = self.past
+        if past is None or past >= (generation(consumer) or 0):
+            return
+        begun, offsets = self.now(), [[self.spec["topic"], 0, 0]]
+        address = self.random.choice(self.bootstrap.split(","))
+        if late_commit(address, self.group, past, member, offsets) == 0:
+            self.commits += 1
+            number = f"{self.name}/{self.commits}"
+            self.note("commit", k=number, group=self.group, t=begun, offsets=offsets)
+            self.note("commit-end", k=number, gen=past, ok=True, error=None, t=self.now())
 
     def on_revoke(self, consumer, parts):
         self.commit(consumer)
