@@ -75,18 +75,19 @@ fn what_a_leader_was_asked_while_it_was_cut_off_never_comes_behind_what_others_w
         }
         let ask = |number: u16| {
             let (group, command) = (m0(1), set("key", &format!("old {number}")));
-            tokio::spawn(async move { group.propose_here(TAG, command, None).await })
+            async move { group.propose_here(TAG, command, None).await }
         };
-        let asked: Vec<_> = (0..50).map(ask).collect();
-        until("another leads", || m0(2).leadership().leader.is_some_and(|l| l.0 != 1)).await;
-        bench.propose(2, GroupId::M0, set("key", "new")).await.unwrap();
-        bench.net.heal();
-        // The first node leads again, as it should.
-        until("every node is ready", || bench.is_ready()).await;
-        assert_eq!(m0(2).leadership().leader, Some(NodeId(1)));
-        for done in futures::future::join_all(asked).await {
-            assert!(done.unwrap().is_err());
-        }
+        let asked = futures::future::join_all((0..50).map(ask));
+        let others = async {
+            until("another leads", || m0(2).leadership().leader.is_some_and(|l| l.0 != 1)).await;
+            bench.propose(2, GroupId::M0, set("key", "new")).await.unwrap();
+            bench.net.heal();
+            // The first node leads again, as it should.
+            until("every node is ready", || bench.is_ready()).await;
+            assert_eq!(m0(2).leadership().leader, Some(NodeId(1)));
+        };
+        let (answers, ()) = tokio::join!(asked, others);
+        assert!(answers.iter().all(Result::is_err));
         tokio::time::sleep(LONG).await;
         for node in NODES {
             assert_eq!(bench.rows(node, GroupId::M0).await, [("key".into(), "new".into())]);
