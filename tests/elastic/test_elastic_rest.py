@@ -56,7 +56,15 @@ def test_errors_are_those_of_elasticsearch(urls, name):
 def test_what_is_not_there_is_refused_and_defaults_pass(urls, name):
     url = urls[0]
     doc = f"{url}/{name}/_doc/1"
+    two = {"settings": {"number_of_shards": 2, "similarity": {"default": {"type": "BM25"}}}}
+    assert requests.put(f"{url}/{name}-two", json=two).ok
+    dfs = {"search_type": "dfs_query_then_fetch"}
     for refused in (
+        requests.get(f"{url}/{name}-two/_search", params=dfs),
+        requests.post(f"{url}/_field_caps?fields=*", json={"index_filter": {"match_all": {}}}),
+        requests.put(f"{url}/{name}", json={"settings": {"index.lifecycle.name": "p"}}),
+        requests.put(f"{url}/{name}", json={"settings": {
+            "similarity": {"default": {"type": "boolean"}}}}),
         requests.put(doc, params={"pipeline": "p"}, json={}),
         requests.get(f"{url}/_search", params={"explain": "true"}),
         requests.get(f"{url}/_search", params={"scroll": "1m"}),
@@ -72,7 +80,7 @@ def test_what_is_not_there_is_refused_and_defaults_pass(urls, name):
     params = {"explain": "false", "typed_keys": "true", "preference": "1795348891025"}
     body = {"profile": False, "timeout": "30s", "stored_fields": ["*"], "_source": True,
             "script_fields": {}, "aggs": {"n": {"terms": {"field": "n"}}}}
-    found = requests.post(f"{url}/{name}/_search", params=params, json=body).json()
+    found = requests.post(f"{url}/{name}/_search", params={**params, **dfs}, json=body).json()
     assert found["hits"]["hits"][0]["_source"] == {"n": 1}
     assert found["aggregations"]["lterms#n"]["buckets"][0]["doc_count"] == 1
 

@@ -23,7 +23,7 @@ use crate::limits::MAX_MSEARCH;
 use crate::params::Params;
 use crate::reply::Reply;
 use crate::scope::Scope;
-use crate::takes::MSEARCH_HEADER;
+use crate::takes::{MSEARCH_HEADER, unsupported};
 
 /// What the shards of a search answered.
 struct Found {
@@ -56,6 +56,11 @@ impl App {
             return Err(EsError::illegal(format!("No search type for [{kind}]")));
         }
         let indices = self.searched(request).await?;
+        let shards: u32 = indices.iter().map(|meta| u32::from(meta.shard_count())).sum();
+        if kind == "dfs_query_then_fetch" && shards > 1 {
+            // Each shard scores by its own statistics.
+            return Err(unsupported("search_type", kind));
+        }
         let params: BTreeMap<String, String> =
             request.params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let parsed = Arc::new(SearchRequest::parse(body, &params)?);
@@ -256,6 +261,9 @@ impl App {
     pub async fn field_caps(&self, request: &Request) -> Result<Reply, EsError> {
         let indices = self.indices(request, IndicesOptions::SEARCH).await?;
         let body = request.object()?;
+        if body.contains_key("index_filter") {
+            return Err(unsupported("index_filter", ""));
+        }
         let mut patterns: Vec<String> = request
             .params
             .list("fields")

@@ -98,6 +98,10 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("index.mode", &["standard"]),
 ];
 
+/// The same for groups of settings.
+const UNSUPPORTED_PREFIXES: &[(&str, &[&str])] =
+    &[("index.similarity.", &["BM25"]), ("index.lifecycle.", &[])];
+
 /// Settings that are true or false.
 const FLAGS: &[&str] = &[
     "index.blocks.read_only",
@@ -213,9 +217,9 @@ pub fn validate(settings: &Settings) -> Result<(), EsError> {
 }
 
 fn refuse_unsupported(name: &str, value: &Value) -> Result<(), EsError> {
-    let Some((_, accepted)) = UNSUPPORTED.iter().find(|(known, _)| *known == name) else {
-        return Ok(());
-    };
+    let listed = UNSUPPORTED.iter().find(|(known, _)| *known == name);
+    let grouped = || UNSUPPORTED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    let Some((_, accepted)) = listed.or_else(grouped) else { return Ok(()) };
     let harmless = |value: &Value| value.as_str().is_some_and(|text| accepted.contains(&text));
     let fine = match value {
         Value::Null => true,
