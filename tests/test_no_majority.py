@@ -267,7 +267,7 @@ def test_kafka_acknowledges_nothing_and_says_try_again(lonely):
     created = lonely.answers["create topic"]
     assert created.returncode == 1 and created.stderr.startswith("trine: "), created
     assert lonely.answers["create topic, raw"] == REQUEST_TIMED_OUT
-    # One of the block that the node has, or the one code for which Java's producers ask again.
+    # One of the block that the node has, or what Kafka answers while it has no ids.
     assert lonely.answers["producer id"] in (0, COORDINATOR_LOAD_IN_PROGRESS)
 
 

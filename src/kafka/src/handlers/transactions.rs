@@ -54,7 +54,8 @@ pub(crate) async fn init_producer_id(
         Ok(ProducerEpoch { producer_id, epoch }) => {
             InitProducerIdResponse { producer_id, producer_epoch: epoch, ..Default::default() }
         }
-        // There is no coordinator to look for: asked so, Java clients only ask again.
+        // There is no coordinator to look for. As Kafka's ProducerIdManager answers while it has
+        // no ids, because older clients take a time-out for final.
         Err(LogError::Timeout | LogError::Storage(_)) if !transactional => InitProducerIdResponse {
             error_code: errors::COORDINATOR_LOAD_IN_PROGRESS,
             producer_epoch: -1,
