@@ -9,6 +9,7 @@ import requests
 from support.cluster import NODES, Cluster, Node
 from support.paths import TRINE
 from torture import disks, network
+from torture.workload import HEARTBEAT, SESSION
 
 PORTS = {"kafka": 9092, "webhdfs": 9870, "datanode_http": 9864, "elastic": 9200,
          "console": 5600, "raft": 7400, "bulk": 7401}
@@ -36,7 +37,9 @@ class TorturedNode(Node):
         self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / "node.toml").write_text("\n".join(lines) + "\n")
         # librdkafka (2.16) never comes back from a coordinator that left the list of brokers.
-        sets = ["kafka.broker_session_timeout_ms=120000", *sets]
+        sets = ["kafka.broker_session_timeout_ms=120000",
+                f"groups.consumer_session_timeout_ms={SESSION}",
+                f"groups.consumer_heartbeat_interval_ms={HEARTBEAT}", *sets]
         self.sets = [word for one in sets for word in ("--set", one)]
 
     def start(self):

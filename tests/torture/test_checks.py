@@ -68,8 +68,8 @@ class Story:
     def committed(self, off):
         return self.note("committed", group="g", offsets=[["log", 0, off]])
 
-    def assign(self, member, gen=1):
-        return self.note("assign", c=member, member=member, group="g", gen=gen,
+    def assign(self, member, gen=1, own=False):
+        return self.note("assign", c=member, member=member, group="g", gen=gen, own=own,
                          parts=[["log", 0]])
 
     def names(self):
@@ -122,6 +122,8 @@ CASES = {
     "old-life begins late": Story().note("first-offset", topic="t#2", part=0, low=7),
     "generation-overlap": Story().assign("m").assign("n"),
     "zombie-commit": Story().assign("m", 1).assign("n", 2).commit(3, gen=1),
+    "zombie-commit, behind itself": Story().assign("m", 1, True).assign("m", 2, True)
+                                           .commit(3, gen=1),
     "lost-commit": Story().commit(3).commit(5).committed(3),
     "lost-commit, all of it": Story().commit(3).committed(-1),
     "lost-commit, invented": Story().commit(3).committed(4),
@@ -168,6 +170,8 @@ TOLERATED = {
     "a commit that was repeated, and comes late": Story().commit(3, seconds=5).commit(5)
                                                          .committed(5).committed(3),
     "two owners in two generations": Story().assign("m", 1).assign("n", 2).commit(3, gen=2),
+    "a commit in an epoch of one's own": Story().assign("m", 1, True).assign("n", 2, True)
+                                                .commit(3, gen=1),
     "out of range after retention": Story().note("reset", topic="log", part=0, at=1, low=2,
                                                  high=9),
     "a group that commits in transactions": Story().sent("i", 0).final((0, "i")).committed(1),

@@ -15,7 +15,16 @@ TXN_TOPICS = {
     "txn": (3, {"segment.bytes": "262144"}),
     "copied": (6, {}),
 }
-GROUPS = {"eager": "range", "cooperative": "cooperative-sticky"}
+# Silence that removes a member, and how often members speak, in ms.
+SESSION, HEARTBEAT = 6000, 500
+CLASSIC = {"session.timeout.ms": SESSION, "heartbeat.interval.ms": HEARTBEAT}
+# name: settings of its members
+GROUPS = {
+    "eager": CLASSIC | {"partition.assignment.strategy": "range"},
+    "cooperative": CLASSIC | {"partition.assignment.strategy": "cooperative-sticky"},
+    # Its coordinator knows the two times.
+    "next": {"group.protocol": "consumer"},
+}
 MEMBERS = 3
 COPIERS = 2
 COPYING_GROUP = "copiers"
@@ -64,7 +73,7 @@ class Clients:
         self.writing = [self.start("producers", producers(transactions) + changing)]
         self.members = [self.start(f"{group}-{n}", [
             {"role": "member", "name": f"{group}-{n}", "group": group, "topic": "log",
-             "strategy": strategy}]) for group, strategy in GROUPS.items()
+             "settings": settings}]) for group, settings in GROUPS.items()
             for n in range(MEMBERS)]
         if transactions:
             self.start_transactions()

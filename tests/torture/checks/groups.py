@@ -20,16 +20,19 @@ def generation_overlap(history):
 
 
 def zombie_commit(history):
-    """A member of a past generation commits nothing."""
+    """A member of a past generation commits nothing. Where epochs are the members' own, one may be
+    behind another, but not behind itself."""
     latest = collections.defaultdict(list)
     for event in history.of["assign"]:
-        latest[event["group"]].append((event["t"], event["gen"], event["c"]))
+        latest[event["group"]].append(
+            (event["t"], event["gen"], event["c"], event.get("own", False)))
     for commit in history.commits.values():
         if not commit.ok or commit.gen is None:
             continue
-        newer = [a for a in latest[commit.group] if a[0] < commit.t0 and a[1] > commit.gen]
+        newer = [a for a in latest[commit.group] if a[0] < commit.t0 and a[1] > commit.gen
+                 and (a[2] == commit.client or not a[3])]
         if newer:
-            when, gen, who = newer[0]
+            when, gen, who, _ = newer[0]
             yield f"{commit}, in generation {commit.gen}; {who} was in {gen} at {when:.3f}"
 
 

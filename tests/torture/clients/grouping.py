@@ -25,7 +25,9 @@ class Member(Role):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.group = self.spec["group"]
+        self.group, self.settings = self.spec["group"], self.spec["settings"]
+        # KIP-848: an epoch is the member's, no generation of all.
+        self.own_epoch = self.settings.get("group.protocol") == "consumer"
         self.held = set()
         self.commits = 0
         self.next = {}
@@ -33,11 +35,9 @@ class Member(Role):
         self.past = (None, None)
 
     def run(self):
-        consumer = Consumer(self.conf(
+        consumer = Consumer(self.settings | self.conf(
             group_id=self.group, enable_auto_commit=False, auto_offset_reset="earliest",
-            isolation_level="read_committed", session_timeout_ms=6000,
-            heartbeat_interval_ms=500, fetch_wait_max_ms=200,
-            partition_assignment_strategy=self.spec["strategy"]))
+            isolation_level="read_committed", fetch_wait_max_ms=200))
         consumer.subscribe([self.spec["topic"]], on_assign=self.on_assign,
                            on_revoke=self.on_revoke, on_lost=self.on_lost)
         try:
@@ -51,7 +51,8 @@ class Member(Role):
 
     def on_assign(self, consumer, parts):
         parts = {(p.topic, p.partition) for p in parts}
-        if self.spec["strategy"] == "cooperative-sticky":
+        strategy = self.settings.get("partition.assignment.strategy")
+        if self.own_epoch or strategy == "cooperative-sticky":
             self.held |= parts
         else:
             self.held = parts
@@ -89,7 +90,7 @@ class Member(Role):
 
     def tell(self, kind, consumer):
         self.note(kind, group=self.group, gen=generation(consumer), member=consumer.memberid(),
-                  parts=sorted(self.held), t=self.now())
+                  own=self.own_epoch, parts=sorted(self.held), t=self.now())
 
     def take(self, consumer):
         begun = self.now()
