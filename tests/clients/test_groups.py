@@ -22,20 +22,19 @@ def create(cluster, topic, partitions):
     return admin
 
 
-class Member:
+class Reader:
     """A group member in a thread: knows what it owns and remembers what it read."""
 
-    def __init__(self, cluster, topic, strategy="range", **more):
+    def __init__(self, cluster, group, topics, **more):
         self.owns, self.found = set(), []
         self.errors = []
         self._leaves = threading.Event()
         self._consumer = Consumer({
-            "bootstrap.servers": servers(cluster), "log_level": 0, "group.id": topic,
-            "auto.offset.reset": "earliest", "partition.assignment.strategy": strategy,
-            "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500,
-            "auto.commit.interval.ms": 200, "reconnect.backoff.max.ms": 500, **more,
+            "bootstrap.servers": servers(cluster), "log_level": 0, "group.id": group,
+            "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200,
+            "reconnect.backoff.max.ms": 500, **more,
         })
-        self._consumer.subscribe([topic])
+        self._consumer.subscribe(topics)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -55,6 +54,16 @@ class Member:
         self._leaves.set()
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive(), "the member does not leave"
+
+
+class Member(Reader):
+    """A member of the classic protocol; its group is named as its topic is."""
+
+    def __init__(self, cluster, topic, strategy="range", **more):
+        super().__init__(cluster, topic, [topic], **{
+            "partition.assignment.strategy": strategy, "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 500, **more,
+        })
 
 
 class Sender:

@@ -51,7 +51,8 @@ def produce(cluster, topic, values):
     assert producer.flush(DEADLINE) == 0
 
 
-def test_traffic_lag_and_errors_are_counted(cluster, name):
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_traffic_lag_and_errors_are_counted(cluster, name, protocol):
     confluent = pytest.importorskip("confluent_kafka")
     produced = "kafka_network_requestmetrics_requests_total"
     before = total(cluster, produced, request="Produce")
@@ -69,7 +70,8 @@ def test_traffic_lag_and_errors_are_counted(cluster, name):
 
     consumer = confluent.Consumer({
         "bootstrap.servers": ",".join(cluster.kafka), "group.id": name,
-        "auto.offset.reset": "earliest", "enable.auto.commit": False})
+        "auto.offset.reset": "earliest", "enable.auto.commit": False,
+        "group.protocol": protocol})
     consumer.subscribe([name])
     count, end = 0, time.monotonic() + DEADLINE
     while count < 300 and time.monotonic() < end:

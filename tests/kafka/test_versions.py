@@ -21,7 +21,6 @@ NOT_SERVED = {
     41: "delegation tokens",
     57: "changing features",
     64: "unregistering brokers",
-    68: "the consumer group protocol of KIP-848", 69: "the consumer group protocol of KIP-848",
     80: "changing voters", 81: "changing voters",
 }
 

@@ -111,6 +111,13 @@ pub fn group_code(error: GroupError) -> Code {
         GroupError::GroupMaxSizeReached => 81,
         GroupError::FencedInstanceId => 82,
         GroupError::GroupSubscribedToTopic => 86,
+        GroupError::InvalidRequest => INVALID_REQUEST,
+        GroupError::UnsupportedVersion => UNSUPPORTED_VERSION,
+        GroupError::FencedMemberEpoch => 110,
+        GroupError::UnreleasedInstanceId => 111,
+        GroupError::UnsupportedAssignor => 112,
+        GroupError::StaleMemberEpoch => 113,
+        GroupError::InvalidRegularExpression => 128,
     }
 }
 

@@ -116,17 +116,19 @@ fn produce(producer: (i64, i16), sequence: i32, value: &str) -> ProduceRequest {
 }
 
 #[tokio::test]
-async fn the_feature_that_clients_look_for_is_finalized() {
+async fn the_features_that_clients_look_for_are_finalized() {
     let tasks = TaskGroup::new();
     let mut client = Client::start(&tasks).await;
-    for (version, supported) in [(3, 1), (4, 2)] {
+    for (version, supported) in [(3, 1), (4, 3)] {
         let asked = ApiVersionsRequest {
             client_software_name: "test".into(),
             client_software_version: "1.0".into(),
         };
         let ResponseBody::ApiVersions(answer) = client.ask(version, asked).await else { panic!() };
-        let found = answer.finalized_features.iter().find(|f| f.name == "transaction.version");
-        assert_eq!(found.unwrap().max_version_level, 2);
+        for (name, level) in [("transaction.version", 2), ("group.version", 1)] {
+            let found = answer.finalized_features.iter().find(|f| f.name == name);
+            assert_eq!(found.unwrap().max_version_level, level);
+        }
         assert!(answer.finalized_features_epoch >= 0);
         assert_eq!(answer.supported_features.len(), supported);
     }

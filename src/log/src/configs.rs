@@ -334,11 +334,17 @@ const WITHOUT_USE: [(&str, ConfigKind); 13] = [
     ("sasl.kerberos.ticket.renew.window.factor", ConfigKind::Ratio),
 ];
 
-/// Settings of a group, with their defaults. They belong to the protocol of KIP-848, which is not
-/// served: they can be set and are reported.
+/// Setting of a group: how often members of the consumer protocol (KIP-848) send heartbeats.
+pub const CONSUMER_INTERVAL_MS: &str = "consumer.heartbeat.interval.ms";
+
+/// Setting of a group: silence that removes a member of the consumer protocol.
+pub const CONSUMER_SESSION_MS: &str = "consumer.session.timeout.ms";
+
+/// Settings of a group, with the bounds and the defaults of Kafka; the node's configuration has
+/// defaults of its own.
 pub const GROUP_CONFIGS: [(&str, ConfigKind, &str); 2] = [
-    ("consumer.heartbeat.interval.ms", ConfigKind::Int(5000, 15_000), "5000"),
-    ("consumer.session.timeout.ms", ConfigKind::Int(45_000, 60_000), "45000"),
+    (CONSUMER_INTERVAL_MS, ConfigKind::Int(5000, 15_000), "5000"),
+    (CONSUMER_SESSION_MS, ConfigKind::Int(45_000, 60_000), "45000"),
 ];
 
 /// Broker settings that can be changed for a single broker, too.

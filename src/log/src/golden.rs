@@ -19,7 +19,10 @@ use crate::command::{
 };
 use crate::compact::{Compaction, Plan, PlanSpec};
 use crate::configs::ReplicaSettings;
-use crate::groups::{GroupCommand, GroupRow, GroupRowV1, MemberRow};
+use crate::groups::{
+    ConsumerGroupRow, ConsumerGroupRowV1, ConsumerMemberRow, ConsumerMemberRowV1, ConsumerSave,
+    GroupCommand, GroupRow, GroupRowV1, MemberRow, Progress,
+};
 use crate::offsets::OffsetRow;
 use crate::partition::PartRow;
 use crate::producers::Producer;
@@ -128,6 +131,43 @@ fn save_groups() -> GroupCommand {
     ])
 }
 
+fn consumer_group_row() -> ConsumerGroupRow {
+    ConsumerGroupRow::V1(ConsumerGroupRowV1 {
+        epoch: 0x101,
+        target_epoch: 0x102,
+        topics_hash: 0x103,
+        members: 0x104,
+    })
+}
+
+fn consumer_member_row() -> ConsumerMemberRow {
+    ConsumerMemberRow::V1(ConsumerMemberRowV1 {
+        epoch: 0x111,
+        previous_epoch: 0x112,
+        progress: Progress::Revoking,
+        instance: Some("고정".into()),
+        rack: Some("장소".into()),
+        client_id: "클라이언트".into(),
+        client_host: "/10.0.0.1".into(),
+        rebalance_timeout_ms: 0x113,
+        topics: vec!["주제".into()],
+        regex: Some("주.*".into()),
+        matched: vec!["주일".into()],
+        assignor: Some("uniform".into()),
+        assigned: vec![(TOPIC, vec![0x114, 0x115])],
+        revoking: vec![(TOPIC, vec![0x116])],
+        target: vec![(TOPIC, vec![0x117])],
+    })
+}
+
+fn save_consumers() -> GroupCommand {
+    GroupCommand::SaveConsumers(vec![ConsumerSave {
+        group: GROUP.into(),
+        row: consumer_group_row(),
+        members: vec![("회원-1".into(), Some(consumer_member_row())), ("회원-2".into(), None)],
+    }])
+}
+
 fn id_commands() -> Vec<IdCommand> {
     let (producer, parts) = (PRODUCER, vec![KEY]);
     vec![
@@ -192,7 +232,7 @@ fn data_commands(golden: &mut Golden) {
     }
     golden.value("OnceHead", &head(0xc2));
     golden.variants("Control", &controls());
-    golden.variants("GroupCommand", &[save_groups()]);
+    golden.variants("GroupCommand", &[save_groups(), save_consumers()]);
     golden.variants("IdCommand", &id_commands());
     golden.variants("TxnCommand", &txn_commands());
     golden.variants("TxnVersion", &[TxnVersion::V1, TxnVersion::V2]);
@@ -401,6 +441,9 @@ fn rows(golden: &mut Golden) {
     let version = Bytes::from_static(b"version");
     golden.value("LedgerRow", &LedgerRow { version, offset: 0x41, state: 2, time_ms: TIME_MS });
     golden.variants("GroupRow", &[group_row(), empty_group_row()]);
+    golden.variants("ConsumerGroupRow", &[consumer_group_row()]);
+    golden.variants("ConsumerMemberRow", &[consumer_member_row()]);
+    golden.variants("Progress", &[Progress::Stable, Progress::Revoking, Progress::Waiting]);
     golden.variants("TxnRow", &TxnState::ALL.map(|state| TxnRow::V1(txn(state))));
     golden.variants("TxnState", &TxnState::ALL);
     golden.shown::<GroupTxnRow>(

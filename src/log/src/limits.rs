@@ -64,6 +64,30 @@ pub const MAX_OFFSET_METADATA: usize = 4096;
 /// Length of a consumer group's name.
 pub const MAX_GROUP_NAME: usize = 4096;
 
+/// Length of a member's id, static name and rack in the consumer protocol, in bytes.
+pub const MAX_MEMBER_NAME: usize = 256;
+
+/// Members that are gone and whose rows are still to be deleted, above which a group takes no new
+/// ones.
+pub const MAX_UNSAVED_LEAVERS: usize = 2048;
+
+/// Length of a regular expression that a member subscribes to, in bytes.
+pub const MAX_REGEX: usize = 4096;
+
+/// What such an expression may take when it is compiled, in bytes.
+pub const MAX_COMPILED_REGEX: usize = MIB;
+
+/// What one member says of itself in the consumer protocol, names of topics above all, in bytes.
+pub const MAX_SUBSCRIPTION: usize = MIB;
+
+/// What all members of a group say of themselves together, in bytes: with their assignments, all
+/// of a group has to fit one value of a command.
+pub const MAX_GROUP_WEIGHT: usize = 5 * MIB;
+
+/// Bytes of groups of the consumer protocol that are saved with one command, if they are not of
+/// one group.
+pub const GROUPS_PER_COMMAND_BYTES: usize = MIB;
+
 /// Offsets in one commit.
 pub const MAX_OFFSETS_PER_COMMIT: usize = 10_000;
 

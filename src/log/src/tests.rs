@@ -15,6 +15,7 @@ use crate::batch::{build, split, with_producer};
 use crate::records::{RecordRef, records};
 use crate::*;
 
+mod groups;
 mod offsets;
 mod transactions;
 

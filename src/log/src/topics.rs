@@ -165,8 +165,10 @@ impl Topics {
         true
     }
 
-    fn clear(&self) {
-        *self.maps.write() = Maps::default();
+    /// Puts other topics in the place of all, at once: readers must not take them for deleted.
+    fn replace(&self, other: &Self) {
+        let maps = std::mem::take(&mut *other.maps.write());
+        *self.maps.write() = maps;
         self.changes.send_modify(|n| *n += 1);
     }
 }
@@ -353,19 +355,20 @@ impl StateMachine for MetaMachine {
     }
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
-        self.topics.clear();
+        let topics = Topics::default();
         for (_, value) in rows.scan(b"D")? {
             let (of, settings) = codec::decode(&value)?;
-            self.topics.set_settings(of, settings);
+            topics.set_settings(of, settings);
         }
-        let defaults = self.topics.defaults();
+        let defaults = topics.defaults();
         for (_, value) in rows.scan(b"T")? {
             let mut topic = codec::decode::<TopicRow>(&value)?.topic(&defaults);
             if let Some(replicas) = rows.get(&replicas_key(topic.id))? {
                 topic.replicas = codec::decode(&replicas)?;
             }
-            self.topics.put(topic);
+            topics.put(topic);
         }
+        self.topics.replace(&topics);
         let id = rows.get(b"I")?.map(|value| codec::decode(&value)).transpose()?;
         self.next_producer_id = id.unwrap_or(0);
         Ok(())

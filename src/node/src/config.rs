@@ -175,8 +175,14 @@ pub struct GroupsConfig {
     /// How long the first generation of a group waits for more members, in milliseconds:
     /// `group.initial.rebalance.delay.ms`.
     pub initial_rebalance_delay_ms: u64,
-    /// Members of one group: `group.max.size`.
+    /// Members of one group: `group.max.size`, `group.consumer.max.size`.
     pub max_size: u16,
+    /// Silence that removes a member of the consumer protocol, in milliseconds:
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: u64,
+    /// How often such members send heartbeats, in milliseconds:
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: u64,
 }
 
 /// Settings of consensus.

@@ -273,6 +273,9 @@ fn group_config(config: &GroupsConfig) -> GroupConfig {
         max_session_ms: ms(config.max_session_timeout_ms),
         initial_delay_ms: ms(config.initial_rebalance_delay_ms),
         max_members: usize::from(config.max_size),
+        consumer_session_ms: ms(config.consumer_session_timeout_ms),
+        consumer_interval_ms: i32::try_from(config.consumer_heartbeat_interval_ms)
+            .unwrap_or(i32::MAX),
         ..GroupConfig::default()
     }
 }

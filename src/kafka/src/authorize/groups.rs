@@ -19,6 +19,7 @@ pub(super) fn group_of(body: &RequestBody) -> Option<&str> {
         RequestBody::SyncGroup(request) => &request.group_id,
         RequestBody::Heartbeat(request) => &request.group_id,
         RequestBody::LeaveGroup(request) => &request.group_id,
+        RequestBody::ConsumerGroupHeartbeat(request) => &request.group_id,
         RequestBody::OffsetCommit(request) => &request.group_id,
         RequestBody::OffsetDelete(request) => &request.group_id,
         RequestBody::AddOffsetsToTxn(request) => &request.group_id,
@@ -50,6 +51,63 @@ pub(super) fn describe(access: &Access, mut body: DescribeGroupsRequest) -> Verd
         r.groups.extend(answers);
     });
     rest(body.into(), empty, finish)
+}
+
+/// A member must not learn of topics by subscribing to them.
+pub(super) fn beat(access: &Access, body: ConsumerGroupHeartbeatRequest) -> Verdict {
+    let need = rule_of(ApiKey::ConsumerGroupHeartbeat).each.unwrap_or(DESCRIBE_TOPIC);
+    let mut names = body.subscribed_topic_names.iter().flatten();
+    if names.all(|name| access.may(need, name)) {
+        return Verdict::Pass(body.into(), None);
+    }
+    let error_code = TOPIC_DENIED;
+    Verdict::Refuse(ConsumerGroupHeartbeatResponse { error_code, ..Default::default() }.into())
+}
+
+pub(super) fn describe_consumers(
+    access: &Access,
+    mut body: ConsumerGroupDescribeRequest,
+) -> Verdict {
+    let key = ApiKey::ConsumerGroupDescribe;
+    let denied = split(&mut body.group_ids, |group| may(access, key, group));
+    let told = body.include_authorized_operations;
+    let denied: Vec<DescribedConsumerGroup> = denied
+        .into_iter()
+        .map(|group_id| DescribedConsumerGroup {
+            error_code: DENIED,
+            group_id,
+            ..Default::default()
+        })
+        .collect();
+    let empty = body.group_ids.is_empty() && !denied.is_empty();
+    let access = access.clone();
+    let finish: Finish = finish!(ConsumerGroupDescribe, |r| {
+        for group in r.groups.iter_mut().filter(|g| g.error_code == errors::NONE) {
+            if told {
+                let operations = access.operations(ResourceType::Group, &group.group_id);
+                group.authorized_operations = operations;
+            }
+            if !topics_of(group).all(|topic| access.might(DESCRIBE_TOPIC, topic)) {
+                group.error_code = TOPIC_DENIED;
+                group.error_message = Some(HIDDEN_TOPICS.to_owned());
+                group.members.clear();
+            }
+        }
+        r.groups.extend(denied);
+    });
+    rest(body.into(), empty, finish)
+}
+
+const HIDDEN_TOPICS: &str =
+    "The group has described topic(s) that the client is not authorized to describe.";
+
+/// Names of all topics that the description of a group tells of.
+fn topics_of(group: &DescribedConsumerGroup) -> impl Iterator<Item = &String> {
+    group.members.iter().flat_map(|member| {
+        let assigned = member.assignment.topic_partitions.iter();
+        let assigned = assigned.chain(&member.target_assignment.topic_partitions);
+        member.subscribed_topic_names.iter().chain(assigned.map(|topic| &topic.topic_name))
+    })
 }
 
 /// Who may describe the cluster sees all groups.

@@ -176,6 +176,7 @@ pub(crate) fn gate(facts: &dyn Facts, access: &Access, version: i16, body: Reque
             RequestBody::Metadata(_)
             | RequestBody::DescribeCluster(_)
             | RequestBody::DescribeGroups(_)
+            | RequestBody::ConsumerGroupDescribe(_)
             | RequestBody::DescribeTopicPartitions(_) => each(facts, access, version, body),
             body => Verdict::Pass(body, None),
         };
@@ -224,6 +225,8 @@ fn each(facts: &dyn Facts, access: &Access, version: i16, body: RequestBody) -> 
         RequestBody::AlterConfigs(body) => configs::alter(access, body),
         RequestBody::IncrementalAlterConfigs(body) => configs::alter_incrementally(access, body),
         RequestBody::DescribeGroups(body) => groups::describe(access, body),
+        RequestBody::ConsumerGroupHeartbeat(body) => groups::beat(access, body),
+        RequestBody::ConsumerGroupDescribe(body) => groups::describe_consumers(access, body),
         RequestBody::ListGroups(body) => groups::list(access, body),
         RequestBody::DeleteGroups(body) => groups::delete(access, body),
         RequestBody::OffsetCommit(body) => groups::commit(access, body),

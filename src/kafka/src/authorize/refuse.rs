@@ -20,6 +20,9 @@ pub(crate) fn whole(body: &RequestBody, error_code: Code) -> ResponseBody {
         RequestBody::LeaveGroup(_) => {
             LeaveGroupResponse { error_code, ..Default::default() }.into()
         }
+        RequestBody::ConsumerGroupHeartbeat(_) => {
+            ConsumerGroupHeartbeatResponse { error_code, ..Default::default() }.into()
+        }
         RequestBody::OffsetCommit(request) => {
             let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
                 name: topic.name.clone(),

@@ -53,6 +53,11 @@ pub(crate) const fn rule_of(key: ApiKey) -> Rule {
         ApiKey::JoinGroup | ApiKey::Heartbeat | ApiKey::LeaveGroup | ApiKey::SyncGroup => {
             rule(&[(Read, Group)], None, None)
         }
+        ApiKey::ConsumerGroupHeartbeat => rule(&[(Read, Group)], Some((Describe, Topic)), None),
+        // Topics need to be described too, or nothing of the group is told.
+        ApiKey::ConsumerGroupDescribe => {
+            rule(&[], Some((Describe, Group)), Some((Describe, Topic)))
+        }
         ApiKey::DescribeGroups => rule(&[], Some((Describe, Group)), None),
         ApiKey::ListGroups => rule(&[], None, Some((Describe, Group))),
         ApiKey::DeleteGroups => rule(&[], Some((Delete, Group)), None),

@@ -157,6 +157,8 @@ fn every_api_has_the_needs_of_kafka() {
         whole(ApiKey::SyncGroup, (Read, Group)),
         each(ApiKey::DescribeGroups, (Describe, Group)),
         (ApiKey::ListGroups, vec![], None, Some((Describe, Group))),
+        (ApiKey::ConsumerGroupHeartbeat, vec![(Read, Group)], Some((Describe, Topic)), None),
+        (ApiKey::ConsumerGroupDescribe, vec![], Some((Describe, Group)), Some((Describe, Topic))),
         (ApiKey::CreateTopics, vec![], Some((Create, Topic)), Some((DescribeConfigs, Topic))),
         each(ApiKey::DeleteTopics, (Delete, Topic)),
         each(ApiKey::DeleteRecords, (Delete, Topic)),
@@ -367,4 +369,72 @@ fn an_idempotent_producer_may_write_somewhere() {
     assert_eq!(refused(&allowed(&[(IdempotentWrite, Cluster, CLUSTER)]), None), 0);
     assert_eq!(refused(&allowed(&[(Write, Topic, "t")]), Some("tx")), 53);
     assert_eq!(refused(&allowed(&[(Write, TransactionalId, "tx")]), Some("tx")), 0);
+}
+
+#[test]
+fn members_subscribe_to_topics_that_they_may_describe() {
+    use Operation::{Describe, Read};
+    use ResourceType::{Group, Topic};
+    let access = allowed(&[(Read, Group, "g"), (Describe, Topic, "mine")]);
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    let beat = |subscribed_topic_names| ConsumerGroupHeartbeatRequest {
+        group_id: "g".to_owned(),
+        subscribed_topic_names,
+        ..Default::default()
+    };
+    for allowed in [None, names(&[]), names(&["mine"])] {
+        let request = beat(allowed);
+        assert_eq!(passed(&access, 1, request.clone()), request.into());
+    }
+    let silence = ConsumerGroupHeartbeatResponse::default();
+    let code = |request: ConsumerGroupHeartbeatRequest| match answered(
+        &access,
+        1,
+        request,
+        silence.clone(),
+    ) {
+        ResponseBody::ConsumerGroupHeartbeat(told) => told.error_code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(beat(names(&["mine", "other"]))), 29);
+    let other = ConsumerGroupHeartbeatRequest { group_id: "h".to_owned(), ..beat(None) };
+    assert_eq!(code(other), 30);
+}
+
+#[test]
+fn a_group_whose_topics_are_hidden_is_not_described() {
+    use Operation::Describe;
+    use ResourceType::{Group, Topic};
+    let access =
+        allowed(&[(Describe, Group, "g"), (Describe, Group, "h"), (Describe, Topic, "mine")]);
+    let group_ids = ["g", "h", "secret"].map(str::to_owned).to_vec();
+    let request = ConsumerGroupDescribeRequest { group_ids, include_authorized_operations: true };
+    let RequestBody::ConsumerGroupDescribe(left) = passed(&access, 1, request.clone()) else {
+        panic!()
+    };
+    assert_eq!(left.group_ids, ["g", "h"]);
+    let assigned = |topic: &str| DescribedAssignment {
+        topic_partitions: vec![DescribedTopicParts {
+            topic_name: topic.to_owned(),
+            ..Default::default()
+        }],
+    };
+    let group = |id: &str, member| DescribedConsumerGroup {
+        group_id: id.to_owned(),
+        members: vec![member],
+        ..Default::default()
+    };
+    let shown = DescribedConsumerMember { assignment: assigned("mine"), ..Default::default() };
+    let names = vec!["mine".to_owned()];
+    let shown = DescribedConsumerMember { subscribed_topic_names: names, ..shown };
+    let other = assigned("other");
+    let hidden = DescribedConsumerMember { target_assignment: other, ..shown.clone() };
+    let groups = vec![group("g", shown), group("h", hidden)];
+    let response = ConsumerGroupDescribeResponse { groups, ..Default::default() };
+    let ResponseBody::ConsumerGroupDescribe(told) = answered(&access, 1, request, response) else {
+        panic!()
+    };
+    let told = told.groups.iter();
+    let told = told.map(|g| (g.group_id.as_str(), g.error_code, g.members.len()));
+    assert_eq!(told.collect::<Vec<_>>(), [("g", 0, 1), ("h", 29, 0), ("secret", 30, 0)]);
 }

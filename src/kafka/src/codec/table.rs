@@ -84,6 +84,10 @@ apis! {
     DescribeTransactions = 65, 0, 0..=0, 0,
         DescribeTransactionsRequest, DescribeTransactionsResponse;
     ListTransactions = 66, 0, 0..=1, 0, ListTransactionsRequest, ListTransactionsResponse;
+    ConsumerGroupHeartbeat = 68, 0, 0..=1, 0,
+        ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
+    ConsumerGroupDescribe = 69, 0, 0..=1, 0,
+        ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
     ListConfigResources = 74, 0, 0..=0, 0,
         ListConfigResourcesRequest, ListConfigResourcesResponse;
     DescribeTopicPartitions = 75, 0, 0..=0, 0,

@@ -48,8 +48,12 @@ pub(crate) fn api_versions(request: ApiVersionsRequest, version: i16) -> ApiVers
 
 /// Features as a cluster of Kafka 4.0 has them: name, lowest and highest level, the level in use.
 /// Level 2 of `transaction.version` is KIP-890: each end of a transaction gives a new epoch.
-const FEATURES: &[(&str, i16, i16, i16)] =
-    &[("metadata.version", 7, 25, 25), ("transaction.version", 0, 2, 2)];
+/// Level 1 of `group.version` is KIP-848: groups whose members the coordinator assigns.
+const FEATURES: &[(&str, i16, i16, i16)] = &[
+    ("group.version", 0, 1, 1),
+    ("metadata.version", 7, 25, 25),
+    ("transaction.version", 0, 2, 2),
+];
 
 fn finalized((name, _, _, level): &(&str, i16, i16, i16)) -> FinalizedFeatureKey {
     let (max_version_level, min_version_level) = (*level, *level);

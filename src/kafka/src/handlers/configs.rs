@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use base::NodeId;
 use log::configs::{
-    ConfigDef, ConfigKind, GROUP_CONFIGS, TOPIC_CONFIGS, by_broker_name, default_of, definition,
-    is_cluster_default, is_of_one_broker,
+    CONSUMER_INTERVAL_MS, CONSUMER_SESSION_MS, ConfigDef, ConfigKind, GROUP_CONFIGS, TOPIC_CONFIGS,
+    by_broker_name, default_of, definition, is_cluster_default, is_of_one_broker,
 };
 use log::{ConfigChange, LogError, Mode, SettingsOf};
 
@@ -110,6 +110,7 @@ pub(super) fn topic_entries(
 fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, String)> {
     let config = &shared.config;
     let groups = *shared.backend.consumer_groups.config();
+    let (session_ms, interval_ms) = (groups.consumer_session_ms, groups.consumer_interval_ms);
     let protocol = config.security.protocol.name();
     let address = |(host, port): &(String, u16)| format!("{protocol}://{host}:{port}");
     let node = u16::try_from(broker).map(NodeId).ok();
@@ -131,6 +132,17 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
         ("group.min.session.timeout.ms", Kind::Int, groups.min_session_ms.to_string()),
         ("group.max.session.timeout.ms", Kind::Int, groups.max_session_ms.to_string()),
         ("group.max.size", Kind::Int, groups.max_members.to_string()),
+        ("group.consumer.max.size", Kind::Int, groups.max_members.to_string()),
+        ("group.consumer.session.timeout.ms", Kind::Int, session_ms.to_string()),
+        ("group.consumer.min.session.timeout.ms", Kind::Int, session_ms.min(45_000).to_string()),
+        ("group.consumer.max.session.timeout.ms", Kind::Int, session_ms.max(60_000).to_string()),
+        ("group.consumer.heartbeat.interval.ms", Kind::Int, interval_ms.to_string()),
+        ("group.consumer.min.heartbeat.interval.ms", Kind::Int, interval_ms.min(5000).to_string()),
+        (
+            "group.consumer.max.heartbeat.interval.ms",
+            Kind::Int,
+            interval_ms.max(15_000).to_string(),
+        ),
         (
             "offsets.retention.minutes",
             Kind::Int,
@@ -212,8 +224,14 @@ impl DynamicSettings {
 /// Every setting of a group. Unlike a topic, a group need not be there to have some.
 fn group_entries(shared: &Arc<Shared>, group: &str) -> Vec<DescribeConfigsResourceResult> {
     let set = shared.backend.log.settings(&SettingsOf::Group(group.to_owned()));
+    let node = shared.backend.consumer_groups.config();
     let entry = |(name, kind, default): &(&str, ConfigKind, &str)| {
-        let default = synonym(name, Some((*default).to_owned()), DEFAULT);
+        let default = match *name {
+            CONSUMER_INTERVAL_MS => node.consumer_interval_ms.to_string(),
+            CONSUMER_SESSION_MS => node.consumer_session_ms.to_string(),
+            _ => (*default).to_owned(),
+        };
+        let default = synonym(name, Some(default), DEFAULT);
         let explicit = set.get(*name).map(|v| synonym(name, Some(v.clone()), DYNAMIC_GROUP));
         let synonyms = explicit.into_iter().chain([default]).collect();
         let entry = entry_of(name, kind_of(*kind), synonyms);

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use log::groups::{CommitCheck, GroupError, Heartbeat, Join, Leave, MemberName, Sync as SyncGroup};
+use log::groups::{
+    CommitCheck, CommitVia, Described, FetchCheck, GroupError, Heartbeat, Join, Leave, MemberName,
+    Sync as SyncGroup,
+};
 use log::{CommittedOffset, LogError, OffsetToCommit};
 
 use crate::codec::messages::*;
@@ -148,7 +151,7 @@ async fn describe_one(shared: &Arc<Shared>, id: String, version: i16) -> Describ
     let mut answer = DescribedGroup { group_id: id.clone(), ..Default::default() };
     match shared.backend.consumer_groups.describe(&id) {
         Err(error) => answer.error_code = errors::group_code(error),
-        Ok(Some(group)) => {
+        Ok(Some(Described::Classic(group))) => {
             answer.group_state = group.state.name().to_owned();
             answer.protocol_type = group.protocol_type;
             answer.protocol_data = group.protocol;
@@ -162,47 +165,51 @@ async fn describe_one(shared: &Arc<Shared>, id: String, version: i16) -> Describ
             });
             answer.members = members.collect();
         }
+        // Whoever wants to know more of it asks with ConsumerGroupDescribe.
+        Ok(Some(Described::Consumer(_))) => dead(&mut answer, "is not a classic group", version),
         Ok(None) if has_offsets(shared, &id).await => answer.group_state = "Empty".to_owned(),
-        Ok(None) => {
-            answer.group_state = "Dead".to_owned();
-            // KIP-1043: from version 6 a group that does not exist is an error.
-            if version >= 6 {
-                answer.error_code = errors::GROUP_ID_NOT_FOUND;
-                answer.error_message = Some(format!("Group {id} not found."));
-            }
-        }
+        Ok(None) => dead(&mut answer, "not found", version),
     }
     answer
 }
 
-async fn has_offsets(shared: &Arc<Shared>, group: &str) -> bool {
+fn dead(answer: &mut DescribedGroup, why: &str, version: i16) {
+    answer.group_state = "Dead".to_owned();
+    // KIP-1043: from version 6 a group that does not exist is an error.
+    if version >= 6 {
+        answer.error_code = errors::GROUP_ID_NOT_FOUND;
+        answer.error_message = Some(format!("Group {} {why}.", answer.group_id));
+    }
+}
+
+pub(super) async fn has_offsets(shared: &Arc<Shared>, group: &str) -> bool {
     let offsets = shared.backend.log.fetch_offsets(group).await;
     offsets.is_ok_and(|offsets| !offsets.is_empty())
 }
 
 pub(crate) async fn list(shared: &Arc<Shared>, request: &ListGroupsRequest) -> ListGroupsResponse {
-    let mut all: BTreeMap<String, (String, &'static str)> = BTreeMap::new();
+    let mut all: BTreeMap<String, (String, &'static str, &'static str)> = BTreeMap::new();
     for id in shared.backend.log.groups_with_offsets().unwrap_or_default() {
         if shared.backend.consumer_groups.check_coordinator(&id).is_ok() {
-            all.insert(id, (String::new(), "Empty"));
+            all.insert(id, (String::new(), "Empty", "classic"));
         }
     }
     for group in shared.backend.consumer_groups.list() {
-        all.insert(group.id, (group.protocol_type, group.state));
+        all.insert(group.id, (group.protocol_type, group.state, group.group_type));
     }
     let wanted = |filter: &[String], value: &str| {
         filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
     };
     let groups = all
         .into_iter()
-        .filter(|(_, (_, state))| {
-            wanted(&request.states_filter, state) && wanted(&request.types_filter, "classic")
+        .filter(|(_, (_, state, group_type))| {
+            wanted(&request.states_filter, state) && wanted(&request.types_filter, group_type)
         })
-        .map(|(group_id, (protocol_type, state))| ListedGroup {
+        .map(|(group_id, (protocol_type, state, group_type))| ListedGroup {
             group_id,
             protocol_type,
             group_state: state.to_owned(),
-            group_type: "classic".to_owned(),
+            group_type: group_type.to_owned(),
         });
     ListGroupsResponse { groups: groups.collect(), ..Default::default() }
 }
@@ -243,9 +250,11 @@ fn coordinator_code(error: &LogError) -> errors::Code {
 pub(crate) async fn commit(
     shared: &Arc<Shared>,
     request: OffsetCommitRequest,
+    version: i16,
 ) -> OffsetCommitResponse {
     let check = CommitCheck {
         group: request.group_id.clone(),
+        via: if version < 9 { CommitVia::OldOffsetCommit } else { CommitVia::OffsetCommit },
         generation: request.generation_id_or_member_epoch,
         member: request.member_id,
         instance: instance(request.group_instance_id),
@@ -357,6 +366,13 @@ pub(crate) async fn fetch(
         let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let mut answer =
             OffsetFetchResponseGroup { group_id: group.group_id.clone(), ..Default::default() };
+        let (member, epoch) = (group.member_id, group.member_epoch);
+        let check = FetchCheck { group: group.group_id.clone(), member, epoch };
+        if let Err(error) = shared.backend.consumer_groups.check_fetch(&check) {
+            answer.error_code = errors::group_code(error);
+            groups.push(answer);
+            continue;
+        }
         match committed(shared, &group.group_id, wanted, request.require_stable).await {
             Err(code) => answer.error_code = code,
             Ok(topics) => {

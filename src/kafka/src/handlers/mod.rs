@@ -3,6 +3,7 @@
 mod broker_configs;
 pub(crate) mod cluster;
 mod configs;
+mod consumer_groups;
 mod elections;
 mod fetch;
 mod groups;
@@ -108,9 +109,15 @@ async fn dispatch(
         RequestBody::DescribeGroups(body) => groups::describe(shared, body, version).await.into(),
         RequestBody::ListGroups(body) => groups::list(shared, &body).await.into(),
         RequestBody::DeleteGroups(body) => groups::delete(shared, body).await.into(),
-        RequestBody::OffsetCommit(body) => groups::commit(shared, body).await.into(),
+        RequestBody::OffsetCommit(body) => groups::commit(shared, body, version).await.into(),
         RequestBody::OffsetFetch(body) => groups::fetch(shared, body, version).await.into(),
         RequestBody::OffsetDelete(body) => groups::delete_offsets(shared, body).await.into(),
+        RequestBody::ConsumerGroupHeartbeat(body) => {
+            consumer_groups::heartbeat(shared, access, body, version, client_id, peer).await.into()
+        }
+        RequestBody::ConsumerGroupDescribe(body) => {
+            consumer_groups::describe(shared, body).await.into()
+        }
         RequestBody::CreateTopics(body) => topics::create(shared, body).await.into(),
         RequestBody::DeleteTopics(body) => topics::delete(shared, body, version).await.into(),
         RequestBody::CreatePartitions(body) => topics::add_partitions(shared, body).await.into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use log::groups::CommitCheck;
+use log::groups::{CommitCheck, CommitVia};
 use log::transactions::{ProducerEpoch, TxnVersion};
 use log::{LogError, OffsetToCommit};
 
@@ -38,6 +38,7 @@ pub(crate) async fn commit(
 async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: i16) -> Vec<Code> {
     let check = CommitCheck {
         group: request.group_id.clone(),
+        via: CommitVia::Transaction,
         generation: request.generation_id,
         member: request.member_id.clone(),
         instance: request.group_instance_id.clone().filter(|name| !name.is_empty()),

@@ -16,24 +16,38 @@
 //! in the order in which the coordinator asked. Committed offsets are rows of the partitions'
 //! machine, not of this module: the coordinator only judges whether a commit is allowed.
 
+mod beats;
+mod classic;
+mod consumer;
 mod coordinator;
 mod expire;
 mod expiry;
-mod group;
 mod row;
 mod service;
 mod types;
+mod unsaved;
 
-pub use coordinator::{Coordinator, Effect};
+pub use beats::MaySee;
+pub use consumer::{
+    Beat, BeatReply, BeatSettings, ConsumerDescription, ConsumerGroupRow, ConsumerGroupRowV1,
+    ConsumerMemberDescription, ConsumerMemberRow, ConsumerMemberRowV1, ConsumerSave, ConsumerState,
+    JOINS, LEAVES, LEAVES_FOR_A_WHILE, PackedParts, Progress, Refusal, StoredConsumerGroup,
+    TopicShape, TopicView,
+};
+pub use coordinator::{Coordinator, Effect, Write};
 pub use expiry::{ExpiredOffsets, Retention, StoredOffset, StoredOffsets, expired};
 pub(crate) use row::empty_key;
-pub use row::{GroupCommand, GroupRow, GroupRowV1, MemberRow, apply_command, load_rows};
+pub use row::{
+    GroupCommand, GroupRow, GroupRowV1, MemberRow, StoredGroups, apply_command, load_rows,
+};
 pub use service::{GroupService, GroupStore, SaveFailed};
 pub use types::{
-    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupState, GroupStats,
-    Heartbeat, Join, JoinMember, JoinReply, Leave, LeaveResult, MemberDescription, MemberName,
-    Sync, SyncReply, Token,
+    CommitCheck, CommitVia, Described, FetchCheck, GroupConfig, GroupDescription, GroupError,
+    GroupListing, GroupState, GroupStats, Heartbeat, Join, JoinMember, JoinReply, Leave,
+    LeaveResult, MemberDescription, MemberName, Sync, SyncReply, Token,
 };
 
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;

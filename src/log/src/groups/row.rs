@@ -1,15 +1,20 @@
 //! The replicated form of a group, and the commands that write it.
 //!
-//! Row keys: `g`, `r`, group id: the group; `g`, `e`, group id: when it lost its last member.
-//! Other keys of the machine must not begin with `gr` or `ge`.
+//! Row keys: `g`, `r`, group id: a classic group; `g`, `e`, group id: when a group of either kind
+//! lost its last member; `g`, `c` and `g`, `m`: groups of the consumer protocol and their members,
+//! see there. A group is of one kind: a save of the one kind deletes the row of the other.
+//! Other keys of the machine must not begin with `gr`, `ge`, `gc` or `gm`.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use base::codec::{self, DecodeError};
+use base::codec;
 use bytes::Bytes;
 use consensus::{Fatal, Rows, RowsReader};
 use serde::{Deserialize, Serialize};
+
+use super::consumer::row as consumer;
+use super::consumer::{ConsumerGroupRow, ConsumerSave, StoredConsumerGroup};
 
 const PREFIX: &[u8] = b"gr";
 const EMPTY_PREFIX: &[u8] = b"ge";
@@ -65,6 +70,17 @@ pub struct MemberRow {
 pub enum GroupCommand {
     /// Sets rows, or removes those that are `None`, in order.
     Save(Vec<(String, Option<GroupRow>)>),
+    /// Changes of groups of the consumer protocol, in order.
+    SaveConsumers(Vec<ConsumerSave>),
+}
+
+/// Every stored group of a data group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredGroups {
+    /// Classic groups.
+    pub classic: BTreeMap<String, GroupRow>,
+    /// Groups of the consumer protocol.
+    pub consumer: BTreeMap<String, StoredConsumerGroup>,
 }
 
 fn key(group: &str) -> Vec<u8> {
@@ -85,40 +101,65 @@ pub fn apply_command(
     match command {
         GroupCommand::Save(groups) => {
             for (group, row) in groups {
-                let empty = empty_key(&group);
-                match &row {
-                    Some(GroupRow::V1(row)) if row.members.is_empty() => {
-                        if rows.get(&empty)?.is_none() {
-                            rows.put(&empty, codec::encode(&time_ms));
-                        }
-                    }
-                    _ => rows.delete(&empty),
-                }
+                let empty = |GroupRow::V1(row): &GroupRow| row.members.is_empty();
+                let empty = row.as_ref().is_some_and(empty);
+                note_empty(&group, empty, time_ms, rows)?;
+                consumer::forget(&group, rows);
                 match row {
                     Some(row) => rows.put(&key(&group), codec::encode(&row)),
                     None => rows.delete(&key(&group)),
                 }
             }
         }
+        GroupCommand::SaveConsumers(saves) => {
+            for save in saves {
+                let ConsumerGroupRow::V1(row) = save.row;
+                note_empty(&save.group, row.members == 0, time_ms, rows)?;
+                rows.delete(&key(&save.group));
+                consumer::apply(save, rows);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Notes since when a group has no members.
+fn note_empty(group: &str, empty: bool, time_ms: i64, rows: &mut Rows<'_>) -> Result<(), Fatal> {
+    let key = empty_key(group);
+    if !empty {
+        rows.delete(&key);
+    } else if rows.get(&key)?.is_none() {
+        rows.put(&key, codec::encode(&time_ms));
     }
     Ok(())
 }
 
 /// Every stored group.
-pub fn load_rows(reader: &RowsReader) -> io::Result<BTreeMap<String, GroupRow>> {
-    let mut groups = BTreeMap::new();
+pub fn load_rows(reader: &RowsReader) -> io::Result<StoredGroups> {
+    let mut classic = BTreeMap::new();
+    scan(reader, PREFIX, |rest, value| {
+        let id = String::from_utf8(rest.to_vec()).map_err(io::Error::other)?;
+        classic.insert(id, codec::decode(value).map_err(io::Error::other)?);
+        Ok(())
+    })?;
+    Ok(StoredGroups { classic, consumer: consumer::load(reader)? })
+}
+
+/// Feeds every row with a prefix to `each`, its key without it.
+pub(super) fn scan(
+    reader: &RowsReader,
+    prefix: &[u8],
+    mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let rows = reader.scan(PREFIX, after.as_deref(), SCAN_ROWS)?;
+        let rows = reader.scan(prefix, after.as_deref(), SCAN_ROWS)?;
         for (key, value) in &rows {
-            let id = key.get(PREFIX.len()..).unwrap_or_default();
-            let id = String::from_utf8(id.to_vec()).map_err(io::Error::other)?;
-            let row = codec::decode(value).map_err(|e: DecodeError| io::Error::other(e))?;
-            groups.insert(id, row);
+            each(key.get(prefix.len()..).unwrap_or_default(), value)?;
         }
         match rows.into_iter().last() {
             Some((key, _)) => after = Some(key),
-            None => return Ok(groups),
+            None => return Ok(()),
         }
     }
 }

@@ -18,20 +18,20 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
+use super::consumer::{BeatReply, Refusal, TopicShape};
 use super::coordinator::{Coordinator, Effect};
 use super::expiry::{ExpiredOffsets, StoredOffsets};
-use super::row::{GroupCommand, GroupRow};
+use super::row::{GroupCommand, StoredGroups};
 use super::types::{
-    CommitCheck, GroupConfig, GroupDescription, GroupError, GroupListing, GroupStats, Heartbeat,
-    Join, JoinReply, Leave, LeaveResult, Sync as SyncRequest, SyncReply, Token,
+    CommitCheck, CommitVia, Described, FetchCheck, GroupConfig, GroupError, GroupListing,
+    GroupStats, Heartbeat, Join, JoinReply, Leave, LeaveResult, Sync as SyncRequest, SyncReply,
+    Token,
 };
+use super::unsaved::{self, Unsaved};
 
 /// Without any deadline the timers look again after this time.
 const IDLE_MS: i64 = 60_000;
 const IDLE: Duration = Duration::from_secs(60);
-
-/// Rows saved with one command.
-const SAVE_BATCH: usize = 64;
 
 /// A row could not be saved, or its fate is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,11 +46,19 @@ pub trait GroupStore: Send + Sync + 'static {
     /// Follows who leads a shard.
     fn watch(&self, shard: usize) -> watch::Receiver<Leadership>;
     /// Every stored group of a shard that this node leads.
-    fn load(&self, shard: usize) -> io::Result<BTreeMap<String, GroupRow>>;
+    fn load(&self, shard: usize) -> io::Result<StoredGroups>;
     /// Replicates a command in the given term.
     async fn save(&self, shard: usize, term: u64, command: GroupCommand) -> Result<(), SaveFailed>;
     /// Counts changes of topics.
     fn watch_topics(&self) -> watch::Receiver<u64>;
+    /// A topic that this node knows.
+    fn topic_shape(&self, topic: &str) -> Option<TopicShape>;
+    /// Names of all topics that this node knows.
+    fn topic_names(&self) -> Vec<String>;
+    /// On return this node knows every topic that was made before.
+    async fn learn_topics(&self) -> Result<(), SaveFailed>;
+    /// What is set for one group, by name.
+    fn group_settings(&self, group: &str) -> BTreeMap<String, String>;
     /// Every committed offset of a shard that this node leads.
     async fn offsets(&self, shard: usize) -> Result<Vec<StoredOffsets>, SaveFailed>;
     /// Forgets expired offsets of a shard in the given term.
@@ -62,29 +70,23 @@ pub trait GroupStore: Send + Sync + 'static {
     ) -> Result<(), SaveFailed>;
 }
 
-enum Waiter {
+pub(super) enum Waiter {
     Join(String, oneshot::Sender<JoinReply>),
     Sync(oneshot::Sender<Result<SyncReply, GroupError>>),
+    Beat(oneshot::Sender<Result<BeatReply, Refusal>>),
 }
 
-/// A row that waits to be saved.
-struct Unsaved {
-    group: String,
-    ticket: u64,
-    row: Option<GroupRow>,
-    /// Hears how it went.
-    done: Option<oneshot::Sender<Result<(), GroupError>>>,
-}
-
-struct Loaded {
-    term: u64,
-    coordinator: Coordinator,
+pub(super) struct Loaded {
+    pub(super) term: u64,
+    pub(super) coordinator: Coordinator,
     saves: Vec<Unsaved>,
+    /// Whether this node knows every topic that the coordinator before it knew.
+    pub(super) knows_topics: bool,
 }
 
 #[derive(Default)]
-struct ShardState {
-    loaded: Option<Loaded>,
+pub(super) struct ShardState {
+    pub(super) loaded: Option<Loaded>,
     waiters: HashMap<Token, Waiter>,
     next_token: u64,
     /// When the shard's task looks at the time next; `None` before it looked the first time.
@@ -140,7 +142,7 @@ impl GroupService {
         self.shards.get(self.shard_of(id)).map(|shard| shard.leadership.clone())
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(super) fn now_ms(&self) -> i64 {
         i64::try_from(self.env.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
     }
 
@@ -198,6 +200,7 @@ impl GroupService {
     /// Whether offsets may be committed inside a transaction: also from outside the group, and
     /// while members wait for their assignment.
     pub fn check_transactional_commit(&self, check: &CommitCheck) -> Result<(), GroupError> {
+        debug_assert_eq!(check.via, CommitVia::Transaction);
         let outside = check.generation < 0 && check.member.is_empty() && check.instance.is_none();
         if outside {
             return self.check_coordinator(&check.group);
@@ -206,6 +209,11 @@ impl GroupService {
             Err(GroupError::RebalanceInProgress) => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether committed offsets may be read.
+    pub fn check_fetch(&self, check: &FetchCheck) -> Result<(), GroupError> {
+        self.ask(&check.group, |c, _| c.check_fetch(check))?
     }
 
     /// Whether this node coordinates the group.
@@ -239,7 +247,7 @@ impl GroupService {
     }
 
     /// A group as it stands; `None` when there is none.
-    pub fn describe(&self, group: &str) -> Result<Option<GroupDescription>, GroupError> {
+    pub fn describe(&self, group: &str) -> Result<Option<Described>, GroupError> {
         self.ask(group, |c, _| c.describe(group))
     }
 
@@ -303,7 +311,7 @@ impl GroupService {
         answer.ok_or(GroupError::NotCoordinator)
     }
 
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         group: &str,
         body: impl FnOnce(&mut ShardState, i64) -> T,
@@ -324,7 +332,7 @@ impl GroupService {
     }
 
     /// The state of a shard, loaded when this node leads it.
-    fn ready(&self, number: usize) -> Result<MutexGuard<'_, ShardState>, GroupError> {
+    pub(super) fn ready(&self, number: usize) -> Result<MutexGuard<'_, ShardState>, GroupError> {
         let shard = self.shards.get(number).ok_or(GroupError::NotCoordinator)?;
         let mut state = shard.state.lock();
         let leadership = *shard.leadership.borrow();
@@ -340,7 +348,8 @@ impl GroupService {
             Ok(rows) => {
                 let coordinator = Coordinator::new(self.config, rows, self.now_ms());
                 let term = leadership.term;
-                state.loaded = Some(Loaded { term, coordinator, saves: Vec::new() });
+                let saves = Vec::new();
+                state.loaded = Some(Loaded { term, coordinator, saves, knows_topics: false });
                 Ok(state)
             }
             Err(error) => {
@@ -383,8 +392,7 @@ impl GroupService {
     /// Saves rows that wait; says whether there were any.
     async fn save_some(&self, number: usize) -> bool {
         let Some((term, batch)) = self.take_saves(number) else { return false };
-        let rows = batch.iter().map(|save| (save.group.clone(), save.row.clone())).collect();
-        let result = self.store.save(number, term, GroupCommand::Save(rows)).await;
+        let result = self.store.save(number, term, unsaved::command(&batch)).await;
         if let Err(error) = &result {
             warn!(shard = number, %error, "consumer groups not saved");
         }
@@ -408,14 +416,14 @@ impl GroupService {
     fn take_saves(&self, number: usize) -> Option<(u64, Vec<Unsaved>)> {
         let mut state = self.ready(number).ok()?;
         let loaded = state.loaded.as_mut()?;
-        let count = loaded.saves.len().min(SAVE_BATCH);
+        let count = unsaved::batch(&loaded.saves);
         let batch: Vec<_> = loaded.saves.drain(..count).collect();
         (!batch.is_empty()).then_some((loaded.term, batch))
     }
 }
 
 impl ShardState {
-    fn wait(&mut self, waiter: Waiter) -> Token {
+    pub(super) fn wait(&mut self, waiter: Waiter) -> Token {
         self.next_token += 1;
         self.waiters.insert(Token(self.next_token), waiter);
         Token(self.next_token)
@@ -445,8 +453,13 @@ impl ShardState {
                         drop(sender.send(reply));
                     }
                 }
-                Effect::Save { group, ticket, row } => {
-                    loaded.saves.push(Unsaved { group, ticket, row, done: None });
+                Effect::Beat(token, reply) => {
+                    if let Some(Waiter::Beat(sender)) = self.waiters.remove(&token) {
+                        drop(sender.send(reply));
+                    }
+                }
+                Effect::Save { group, ticket, write } => {
+                    loaded.saves.push(Unsaved { group, ticket, write, done: None });
                 }
             }
         }
@@ -463,6 +476,9 @@ impl ShardState {
                     drop(sender.send(reply));
                 }
                 Waiter::Sync(sender) => drop(sender.send(Err(GroupError::NotCoordinator))),
+                Waiter::Beat(sender) => {
+                    drop(sender.send(Err(GroupError::NotCoordinator.into())));
+                }
             }
         }
     }

@@ -1,18 +1,16 @@
 //! The classic protocol told as stories: each step feeds the coordinator and reads its effects.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
-use base::{Env, TaskGroup};
 use bytes::Bytes;
-use consensus::Leadership;
-use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::*;
 
 const DELAY: i64 = 100;
+
+fn stored(classic: BTreeMap<String, GroupRow>) -> StoredGroups {
+    StoredGroups { classic, ..StoredGroups::default() }
+}
 
 struct World {
     coordinator: Coordinator,
@@ -33,7 +31,7 @@ impl World {
     fn with_rows(rows: BTreeMap<String, GroupRow>) -> Self {
         let config = GroupConfig { initial_delay_ms: DELAY, ..Default::default() };
         Self {
-            coordinator: Coordinator::new(config, rows.clone(), 1000),
+            coordinator: Coordinator::new(config, stored(rows.clone()), 1000),
             now_ms: 1000,
             next: 0,
             rows,
@@ -66,7 +64,9 @@ impl World {
                     Effect::Save { group, ticket, .. } if self.hold_saves => {
                         self.unsaved.push((group, ticket));
                     }
-                    Effect::Save { group, ticket, row } => {
+                    Effect::Beat(..) => panic!("nobody asked"),
+                    Effect::Save { group, ticket, write } => {
+                        let Write::Classic(row) = write else { panic!("{write:?}") };
                         match row {
                             Some(row) => self.rows.insert(group.clone(), row),
                             None => self.rows.remove(&group),
@@ -121,12 +121,20 @@ impl World {
 
     fn commit(&mut self, member: &str, generation: i32) -> Result<(), GroupError> {
         let (group, member) = ("g".into(), member.to_owned());
-        let check = CommitCheck { group, generation, member, instance: None };
+        let via = CommitVia::OldOffsetCommit;
+        let check = CommitCheck { group, via, generation, member, instance: None };
         self.coordinator.check_commit(self.now_ms, &check)
     }
 
     fn state(&self) -> GroupState {
-        self.coordinator.describe("g").unwrap().state
+        self.group().state
+    }
+
+    fn group(&self) -> GroupDescription {
+        match self.coordinator.describe("g") {
+            Some(Described::Classic(group)) => group,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn assignment(&self, token: u64) -> &str {
@@ -147,7 +155,7 @@ impl World {
 }
 
 /// `range` and `sticky` for topic `t`.
-fn member(id: &str) -> Join {
+pub(super) fn member(id: &str) -> Join {
     Join {
         group: "g".into(),
         member: id.into(),
@@ -409,159 +417,4 @@ fn only_an_empty_group_is_deleted() {
     world.settle();
     assert!(world.rows.is_empty());
     assert_eq!(world.coordinator.delete("g"), Ok(false));
-}
-
-struct MemoryStore {
-    leadership: watch::Sender<Leadership>,
-    rows: Mutex<BTreeMap<String, GroupRow>>,
-    topics: watch::Sender<u64>,
-    offsets: Mutex<Vec<StoredOffsets>>,
-    expired: watch::Sender<Vec<ExpiredOffsets>>,
-}
-
-impl MemoryStore {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            leadership: watch::Sender::new(led(1, true)),
-            rows: Mutex::default(),
-            topics: watch::Sender::new(0),
-            offsets: Mutex::default(),
-            expired: watch::Sender::new(vec![]),
-        })
-    }
-}
-
-#[async_trait::async_trait]
-impl GroupStore for MemoryStore {
-    fn shards(&self) -> usize {
-        1
-    }
-
-    fn watch(&self, _shard: usize) -> watch::Receiver<Leadership> {
-        self.leadership.subscribe()
-    }
-
-    fn load(&self, _shard: usize) -> std::io::Result<BTreeMap<String, GroupRow>> {
-        Ok(self.rows.lock().clone())
-    }
-
-    async fn save(
-        &self,
-        _shard: usize,
-        term: u64,
-        command: GroupCommand,
-    ) -> Result<(), SaveFailed> {
-        if self.leadership.borrow().term != term {
-            return Err(SaveFailed("another term".into()));
-        }
-        let GroupCommand::Save(groups) = command;
-        for (id, row) in groups {
-            match row {
-                Some(row) => self.rows.lock().insert(id, row),
-                None => self.rows.lock().remove(&id),
-            };
-        }
-        Ok(())
-    }
-
-    fn watch_topics(&self) -> watch::Receiver<u64> {
-        self.topics.subscribe()
-    }
-
-    async fn offsets(&self, _shard: usize) -> Result<Vec<StoredOffsets>, SaveFailed> {
-        Ok(self.offsets.lock().clone())
-    }
-
-    async fn expire(
-        &self,
-        _shard: usize,
-        _term: u64,
-        expired: ExpiredOffsets,
-    ) -> Result<(), SaveFailed> {
-        self.expired.send_modify(|all| all.push(expired));
-        Ok(())
-    }
-}
-
-fn led(term: u64, ready_here: bool) -> Leadership {
-    Leadership { term, ready_here, ..Leadership::default() }
-}
-
-#[tokio::test]
-async fn the_service_waits_saves_and_hands_over() {
-    let store = MemoryStore::new();
-    let tasks = TaskGroup::new();
-    let service = GroupService::start(store.clone(), GroupConfig::default(), Env::real(), &tasks);
-    let joined = service.join(member("")).await;
-    assert_eq!((joined.error, joined.generation), (None, 1));
-    let assignments = vec![(joined.member.clone(), Bytes::from_static(b"a"))];
-    let sync = Sync {
-        group: "g".into(),
-        generation: 1,
-        member: joined.member.clone(),
-        assignments,
-        ..Sync::default()
-    };
-    assert_eq!(&service.sync(sync).await.unwrap().assignment[..], b"a");
-    assert_eq!(store.rows.lock().len(), 1);
-    let beat =
-        Heartbeat { group: "g".into(), generation: 1, member: joined.member, instance: None };
-    assert_eq!(service.heartbeat(&beat), Ok(()));
-
-    // A join that waits for the others is told to look elsewhere when leadership goes.
-    let waiting = {
-        let service = service.clone();
-        async move { service.join(member("")).await }
-    };
-    let change = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        store.leadership.send_replace(led(2, false));
-    };
-    let (reply, ()) = tokio::join!(waiting, change);
-    assert_eq!(reply.error, Some(GroupError::NotCoordinator));
-    assert_eq!(service.heartbeat(&beat), Err(GroupError::NotCoordinator));
-    store.leadership.send_replace(led(3, true));
-    assert_eq!(service.heartbeat(&beat), Ok(()), "the generation survived the change");
-    tasks.shutdown(Duration::from_secs(5)).await;
-}
-
-#[tokio::test]
-async fn expired_offsets_go_and_empty_groups_with_them() {
-    let store = MemoryStore::new();
-    let row = GroupRowV1 { protocol_type: Some("consumer".into()), ..Default::default() };
-    store.rows.lock().insert("empty".into(), GroupRow::V1(row));
-    let stored = |group: &str, empty_since_ms, commit_time_ms| StoredOffsets {
-        group: group.into(),
-        empty_since_ms,
-        offsets: vec![StoredOffset {
-            key: crate::PartKey { topic: uuid::Uuid::nil(), partition: 0 },
-            topic: Some("t".into()),
-            commit_time_ms,
-        }],
-    };
-    let now_ms = Env::real().clock.unix_ms();
-    *store.offsets.lock() = vec![
-        stored("empty", Some(now_ms - 5000), now_ms),
-        stored("alone", None, now_ms - 5000),
-        stored("fresh", None, now_ms),
-    ];
-    let config =
-        GroupConfig { offsets_retention_ms: 4000, offsets_check_ms: 20, ..Default::default() };
-    let tasks = TaskGroup::new();
-    let _service = GroupService::start(store.clone(), config, Env::real(), &tasks);
-    let mut expired = store.expired.subscribe();
-    let two = expired.wait_for(|all| all.len() >= 2);
-    let two = tokio::time::timeout(Duration::from_secs(10), two).await;
-    let mut groups: Vec<_> =
-        two.unwrap().unwrap().iter().take(2).map(|e| e.group.clone()).collect();
-    groups.sort();
-    assert_eq!(groups, ["alone", "empty"]);
-    store.offsets.lock().retain(|o| o.group == "fresh");
-    let gone = async {
-        while !store.rows.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the group goes");
-    tasks.shutdown(Duration::from_secs(1)).await;
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::consumer::ConsumerDescription;
+
 /// Names one waiting request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
@@ -51,6 +53,27 @@ pub enum GroupError {
     /// The group consumes this topic.
     #[error("the group is subscribed to the topic")]
     GroupSubscribedToTopic,
+    /// Fix the request.
+    #[error("the request is not possible")]
+    InvalidRequest,
+    /// Give up all partitions and join again.
+    #[error("the member's epoch is not the one that the coordinator knows")]
+    FencedMemberEpoch,
+    /// Try again with the epoch of the last heartbeat.
+    #[error("the member's epoch is over")]
+    StaleMemberEpoch,
+    /// Another member has this static name and has not left.
+    #[error("the static name is in use")]
+    UnreleasedInstanceId,
+    /// Fix the request.
+    #[error("there is no such assignor")]
+    UnsupportedAssignor,
+    /// Fix the request.
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    /// Use a newer version of the API.
+    #[error("members of the consumer protocol cannot use this version")]
+    UnsupportedVersion,
 }
 
 /// Settings of the coordinator.
@@ -64,6 +87,10 @@ pub struct GroupConfig {
     pub initial_delay_ms: i64,
     /// `group.max.size`
     pub max_members: usize,
+    /// `group.consumer.session.timeout.ms`
+    pub consumer_session_ms: i64,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub consumer_interval_ms: i32,
     /// `offsets.retention.minutes`, in milliseconds
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
@@ -78,6 +105,8 @@ impl Default for GroupConfig {
             // Kafka's default is 3 s; a start is quick here, and one more rebalance is cheap.
             initial_delay_ms: 100,
             max_members: 10_000,
+            consumer_session_ms: 45_000,
+            consumer_interval_ms: 5_000,
             offsets_retention_ms: 7 * 24 * 3_600_000,
             offsets_check_ms: 600_000,
         }
@@ -254,17 +283,41 @@ pub struct LeaveResult {
     pub error: Option<GroupError>,
 }
 
+/// How offsets are committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitVia {
+    /// OffsetCommit before version 9, which knows nothing of the consumer protocol.
+    OldOffsetCommit,
+    /// OffsetCommit.
+    OffsetCommit,
+    /// TxnOffsetCommit.
+    Transaction,
+}
+
 /// Who commits offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitCheck {
     /// The group.
     pub group: String,
-    /// The member's generation; negative for commits from outside a group.
+    /// How.
+    pub via: CommitVia,
+    /// The member's generation or epoch; negative for commits from outside a group.
     pub generation: i32,
     /// Member id; empty for commits from outside a group.
     pub member: String,
     /// Static name.
     pub instance: Option<String>,
+}
+
+/// Who reads committed offsets (OffsetFetch 9 and later).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchCheck {
+    /// The group.
+    pub group: String,
+    /// Member id, if the reader says it.
+    pub member: Option<String>,
+    /// The member's epoch; negative if the reader says none.
+    pub epoch: i32,
 }
 
 /// A member in DescribeGroups.
@@ -297,6 +350,15 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
+/// A group of either kind as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// Of the classic protocol.
+    Classic(GroupDescription),
+    /// Of the consumer protocol.
+    Consumer(ConsumerDescription),
+}
+
 /// What metrics say of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStats {
@@ -304,7 +366,7 @@ pub struct GroupStats {
     pub id: String,
     /// Members.
     pub members: usize,
-    /// Generations that were completed.
+    /// Generations that were completed; the epoch of a group of the consumer protocol.
     pub generation: i32,
 }
 
@@ -317,4 +379,6 @@ pub struct GroupListing {
     pub protocol_type: String,
     /// Name of the state.
     pub state: &'static str,
+    /// `classic` or `consumer`: which protocol it speaks.
+    pub group_type: &'static str,
 }

@@ -12,12 +12,12 @@ use super::LogService;
 use crate::command::{self, Control};
 use crate::data::keys;
 use crate::groups::{
-    ExpiredOffsets, GroupCommand, GroupRow, GroupStore, SaveFailed, StoredOffset, StoredOffsets,
-    empty_key, load_rows,
+    ExpiredOffsets, GroupCommand, GroupStore, SaveFailed, StoredGroups, StoredOffset,
+    StoredOffsets, TopicShape, empty_key, load_rows,
 };
 use crate::limits::MAX_OFFSETS_PER_COMMIT;
 use crate::offsets::OffsetRow;
-use crate::types::PartKey;
+use crate::types::{PartKey, SettingsOf};
 
 #[async_trait]
 impl GroupStore for LogService {
@@ -33,8 +33,8 @@ impl GroupStore for LogService {
         }
     }
 
-    fn load(&self, shard: usize) -> io::Result<BTreeMap<String, GroupRow>> {
-        self.0.readers.get(shard).map_or_else(|| Ok(BTreeMap::new()), load_rows)
+    fn load(&self, shard: usize) -> io::Result<StoredGroups> {
+        self.0.readers.get(shard).map_or_else(|| Ok(StoredGroups::default()), load_rows)
     }
 
     async fn save(&self, shard: usize, term: u64, command: GroupCommand) -> Result<(), SaveFailed> {
@@ -46,6 +46,25 @@ impl GroupStore for LogService {
 
     fn watch_topics(&self) -> watch::Receiver<u64> {
         Self::watch_topics(self)
+    }
+
+    fn topic_shape(&self, topic: &str) -> Option<TopicShape> {
+        let topic = self.topic(topic)?;
+        let partitions = u32::try_from(topic.partitions.len()).ok()?;
+        Some(TopicShape { id: topic.id, partitions })
+    }
+
+    fn topic_names(&self) -> Vec<String> {
+        self.topics().into_iter().map(|topic| topic.name.clone()).collect()
+    }
+
+    async fn learn_topics(&self) -> Result<(), SaveFailed> {
+        let barrier = self.0.groups.m0.read_barrier().await;
+        barrier.map(|_| ()).map_err(|e| SaveFailed(e.to_string()))
+    }
+
+    fn group_settings(&self, group: &str) -> BTreeMap<String, String> {
+        self.settings(&SettingsOf::Group(group.to_owned()))
     }
 
     async fn offsets(&self, shard: usize) -> Result<Vec<StoredOffsets>, SaveFailed> {

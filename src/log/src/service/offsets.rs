@@ -113,10 +113,7 @@ impl LogService {
     /// On return this node knows the topics with these ids, or knows that they were deleted. A
     /// coordinator may have the rows of its group before the topics they speak of: the two come
     /// by different Raft groups.
-    pub(super) async fn learn_topics(
-        &self,
-        ids: impl IntoIterator<Item = Uuid>,
-    ) -> Result<(), LogError> {
+    pub async fn learn_topics(&self, ids: impl IntoIterator<Item = Uuid>) -> Result<(), LogError> {
         if ids.into_iter().any(|id| self.topic_by_id(id).is_none()) {
             self.0.groups.m0.read_barrier().await?;
         }

@@ -80,6 +80,8 @@ const KEYS: &[Key] = &[
     key("groups.max_session_timeout_ms", int(1, 86_400_000), "1800000"),
     key("groups.initial_rebalance_delay_ms", int(0, 86_400_000), "100"),
     key("groups.max_size", int(1, 65_535), "10000"),
+    key("groups.consumer_session_timeout_ms", int(1000, 86_400_000), "45000"),
+    key("groups.consumer_heartbeat_interval_ms", int(100, 86_400_000), "5000"),
     key("log.retention_check_ms", int(10, 86_400_000), "30000"),
     key("log.compaction_check_ms", int(10, 86_400_000), "15000"),
     key("log.compaction_bytes_per_second", int(1 << 16, 1 << 40), "33554432"),
@@ -386,7 +388,15 @@ impl<'a> Reader<'a> {
             max_session_timeout_ms: self.number("groups.max_session_timeout_ms"),
             initial_rebalance_delay_ms: self.number("groups.initial_rebalance_delay_ms"),
             max_size: self.small("groups.max_size"),
+            consumer_session_timeout_ms: self.number("groups.consumer_session_timeout_ms"),
+            consumer_heartbeat_interval_ms: self.number("groups.consumer_heartbeat_interval_ms"),
         };
+        if groups.consumer_session_timeout_ms <= groups.consumer_heartbeat_interval_ms {
+            let place = self.get("groups.consumer_heartbeat_interval_ms").place;
+            let problem = "groups.consumer_heartbeat_interval_ms must be below \
+                           groups.consumer_session_timeout_ms";
+            self.fail(place, problem);
+        }
         if groups.max_session_timeout_ms < groups.min_session_timeout_ms {
             let place = self.get("groups.max_session_timeout_ms").place;
             let problem =

@@ -116,8 +116,9 @@ fn mistakes_are_named_with_their_place() {
          advertise.webhdfs, advertise.datanode_http, advertise.elastic, advertise.console, \
          wal.sync, wal.sync_interval_ms, log.auto_create_topics, log.default_partitions, \
          groups.min_session_timeout_ms, groups.max_session_timeout_ms, \
-         groups.initial_rebalance_delay_ms, groups.max_size, log.retention_check_ms, \
-         log.compaction_check_ms, log.compaction_bytes_per_second, \
+         groups.initial_rebalance_delay_ms, groups.max_size, \
+         groups.consumer_session_timeout_ms, groups.consumer_heartbeat_interval_ms, \
+         log.retention_check_ms, log.compaction_check_ms, log.compaction_bytes_per_second, \
          log.offsets_retention_minutes, log.offsets_check_ms, disk.reserve_bytes, \
          raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, raft.election_max_ms, \
          limits.connections, limits.request_bytes, limits.inflight_bytes, \

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod cluster;
 pub mod configs;
+pub mod consumer_groups;
 pub mod fetch;
 pub mod groups;
 pub mod offsets;
@@ -17,6 +18,7 @@ pub mod transactions;
 pub use admin::*;
 pub use cluster::*;
 pub use configs::*;
+pub use consumer_groups::*;
 pub use fetch::*;
 pub use groups::*;
 pub use offsets::*;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::coordinator::Effect;
+use super::coordinator::{Effect, Write};
 use super::row::{GroupRow, GroupRowV1, MemberRow};
 use super::types::{GroupError, GroupState, JoinReply, Token};
 
@@ -117,6 +117,11 @@ impl Group {
         }
     }
 
+    /// A group that takes the place of one of the consumer protocol, whose rows go with its first.
+    pub(in crate::groups) fn taking_over(id: &str) -> Self {
+        Self { stored: true, ..Self::new(id) }
+    }
+
     pub(in crate::groups) fn from_row(id: &str, row: GroupRow, now_ms: i64) -> Self {
         let GroupRow::V1(row) = row;
         let mut group = Self::new(id);
@@ -194,7 +199,7 @@ impl Group {
         out.push(Effect::Save {
             group: self.id.clone(),
             ticket: self.next_ticket,
-            row: Some(self.row()),
+            write: Write::Classic(Some(self.row())),
         });
         self.next_ticket
     }
