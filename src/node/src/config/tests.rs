@@ -130,6 +130,12 @@ fn mistakes_are_named_with_their_place() {
          security.admin_password, peers",
     );
     check(
+        "insecure = true\n",
+        "insecure = true\ngroups.consumer_session_timeout_ms = 5000\n",
+        "n.toml: groups.consumer_heartbeat_interval_ms must be below \
+         groups.consumer_session_timeout_ms",
+    );
+    check(
         "host = \"10.0.0.2\"",
         "host = \"10.0.0.2\"\nraft_port = 7500",
         "n.toml:16: the other nodes are told raft_port = 7500 of this node, \
