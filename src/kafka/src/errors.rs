@@ -85,6 +85,10 @@ pub const UNKNOWN_TOPIC_ID: Code = 100;
 pub const INCONSISTENT_TOPIC_ID: Code = 103;
 /// A fetch session does not change between topic names and topic ids.
 pub const FETCH_SESSION_TOPIC_ID_ERROR: Code = 106;
+/// A transaction under way may change the offset.
+pub const UNSTABLE_OFFSET_COMMIT: Code = 88;
+/// The member is in another epoch.
+pub const STALE_MEMBER_EPOCH: Code = 113;
 /// The endpoint type is not served.
 pub const MISMATCHED_ENDPOINT_TYPE: Code = 114;
 
@@ -116,7 +120,7 @@ pub fn group_code(error: GroupError) -> Code {
         GroupError::FencedMemberEpoch => 110,
         GroupError::UnreleasedInstanceId => 111,
         GroupError::UnsupportedAssignor => 112,
-        GroupError::StaleMemberEpoch => 113,
+        GroupError::StaleMemberEpoch => STALE_MEMBER_EPOCH,
         GroupError::InvalidRegularExpression => 128,
     }
 }

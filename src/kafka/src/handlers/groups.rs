@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::groups::{
     CommitCheck, CommitVia, Described, FetchCheck, GroupError, Heartbeat, Join, Leave, MemberName,
@@ -297,15 +298,29 @@ pub(crate) async fn commit(
     OffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() }
 }
 
+/// Topics and partitions that a request asks for; `None` for all.
+type Wanted = Option<Vec<(String, Vec<i32>)>>;
+
 /// A committed offset, or why there is none for now.
 type Answered = (CommittedOffset, errors::Code);
+
+fn no_offset(topic: &str, partition: i32) -> CommittedOffset {
+    CommittedOffset {
+        topic: topic.to_owned(),
+        partition,
+        offset: -1,
+        leader_epoch: -1,
+        metadata: String::new(),
+        commit_time_ms: -1,
+    }
+}
 
 /// Committed offsets of one group, by topic and partition; `wanted` keeps the order asked for.
 /// With `require_stable`, one that a transaction under way may change is an error.
 async fn committed(
     shared: &Arc<Shared>,
     group: &str,
-    wanted: Option<Vec<(String, Vec<i32>)>>,
+    wanted: Wanted,
     require_stable: bool,
 ) -> Result<Vec<(String, Vec<Answered>)>, errors::Code> {
     let check = shared.backend.consumer_groups.check_coordinator(group);
@@ -318,17 +333,9 @@ async fn committed(
     let found = log.fetch_offsets(group).await.map_err(|e| coordinator_code(&e))?;
     let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
         found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
-    let none = |topic: &str, partition| CommittedOffset {
-        topic: topic.to_owned(),
-        partition,
-        offset: -1,
-        leader_epoch: -1,
-        metadata: String::new(),
-        commit_time_ms: -1,
-    };
     let answered = |offset: CommittedOffset| {
         if unstable.contains(&(offset.topic.clone(), offset.partition)) {
-            (none(&offset.topic, offset.partition), LogError::UnstableOffsetCommit.code())
+            (no_offset(&offset.topic, offset.partition), errors::UNSTABLE_OFFSET_COMMIT)
         } else {
             (offset, errors::NONE)
         }
@@ -345,11 +352,69 @@ async fn committed(
         let mut offsets = Vec::new();
         for part in parts {
             let offset = by_part.remove(&(topic.clone(), part));
-            offsets.push(answered(offset.unwrap_or_else(|| none(&topic, part))));
+            offsets.push(answered(offset.unwrap_or_else(|| no_offset(&topic, part))));
         }
         topics.push((topic, offsets));
     }
     Ok(topics)
+}
+
+/// How long a node that does not coordinate the group waits before it says so. librdkafka asks
+/// again at once, until it has found the coordinator.
+const NOT_HERE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What each partition is told where the whole answer is an error.
+///
+/// Kafka lists no partitions then, and clients look at the error of the whole first. But
+/// librdkafka 2.16 asks again only for partitions that are listed as unstable or stale: of others
+/// it never reads until the group rebalances (`docs/decisions/0017-clients-and-moving-leaders.md`).
+fn part_code(code: errors::Code, version: i16) -> Option<errors::Code> {
+    match code {
+        // Version 1 has no code for the whole.
+        _ if version < 2 => Some(code),
+        // Before that version nobody knows the code.
+        _ if version < 7 => None,
+        errors::NOT_COORDINATOR
+        | errors::COORDINATOR_NOT_AVAILABLE
+        | errors::COORDINATOR_LOAD_IN_PROGRESS
+        | errors::REQUEST_TIMED_OUT => Some(errors::UNSTABLE_OFFSET_COMMIT),
+        errors::STALE_MEMBER_EPOCH => Some(code),
+        _ => None,
+    }
+}
+
+/// The partitions asked for, without offsets.
+fn refused(wanted: Wanted, code: errors::Code, version: i16) -> Vec<(String, Vec<Answered>)> {
+    let Some(code) = part_code(code, version) else { return Vec::new() };
+    let topic = |(name, parts): (String, Vec<i32>)| {
+        let parts = parts.into_iter().map(|part| (no_offset(&name, part), code)).collect();
+        (name, parts)
+    };
+    wanted.unwrap_or_default().into_iter().map(topic).collect()
+}
+
+/// Committed offsets of one group, and the error of the whole.
+async fn answered(
+    shared: &Arc<Shared>,
+    check: FetchCheck,
+    wanted: Wanted,
+    require_stable: bool,
+    version: i16,
+) -> (Vec<(String, Vec<Answered>)>, errors::Code) {
+    let allowed = shared.backend.consumer_groups.check_fetch(&check).map_err(errors::group_code);
+    let found = match allowed {
+        Ok(()) => committed(shared, &check.group, wanted.clone(), require_stable).await,
+        Err(code) => Err(code),
+    };
+    match found {
+        Ok(topics) => (topics, errors::NONE),
+        Err(code) => {
+            if part_code(code, version) == Some(errors::UNSTABLE_OFFSET_COMMIT) {
+                tokio::time::sleep(NOT_HERE_PAUSE).await;
+            }
+            (refused(wanted, code, version), code)
+        }
+    }
 }
 
 pub(crate) async fn fetch(
@@ -357,87 +422,49 @@ pub(crate) async fn fetch(
     request: OffsetFetchRequest,
     version: i16,
 ) -> OffsetFetchResponse {
+    let stable = request.require_stable;
     if version < 8 {
-        return fetch_single(shared, request, version).await;
+        let check = FetchCheck { group: request.group_id, member: None, epoch: -1 };
+        let wanted = request.topics;
+        let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let (topics, code) = answered(shared, check, wanted, stable, version).await;
+        let part = |(o, error_code): Answered| OffsetFetchResponsePartition {
+            partition_index: o.partition,
+            committed_offset: o.offset,
+            committed_leader_epoch: o.leader_epoch,
+            metadata: Some(o.metadata),
+            error_code,
+        };
+        let topic = |(name, offsets): (String, Vec<Answered>)| OffsetFetchResponseTopic {
+            name,
+            partitions: offsets.into_iter().map(part).collect(),
+        };
+        let topics = topics.into_iter().map(topic).collect();
+        let error_code = if version < 2 { errors::NONE } else { code };
+        return OffsetFetchResponse { topics, error_code, ..Default::default() };
     }
     let mut groups = Vec::new();
     for group in request.groups {
+        let (id, member, epoch) = (group.group_id, group.member_id, group.member_epoch);
         let wanted = group.topics;
         let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let mut answer =
-            OffsetFetchResponseGroup { group_id: group.group_id.clone(), ..Default::default() };
-        let (member, epoch) = (group.member_id, group.member_epoch);
-        let check = FetchCheck { group: group.group_id.clone(), member, epoch };
-        if let Err(error) = shared.backend.consumer_groups.check_fetch(&check) {
-            answer.error_code = errors::group_code(error);
-            groups.push(answer);
-            continue;
-        }
-        match committed(shared, &group.group_id, wanted, request.require_stable).await {
-            Err(code) => answer.error_code = code,
-            Ok(topics) => {
-                let part = |(o, error_code): Answered| OffsetFetchResponsePartitions {
-                    partition_index: o.partition,
-                    committed_offset: o.offset,
-                    committed_leader_epoch: o.leader_epoch,
-                    metadata: Some(o.metadata),
-                    error_code,
-                };
-                let topic = |(name, offsets): (String, Vec<Answered>)| {
-                    let partitions = offsets.into_iter().map(part).collect();
-                    OffsetFetchResponseTopics { name, partitions }
-                };
-                answer.topics = topics.into_iter().map(topic).collect();
-            }
-        }
-        groups.push(answer);
+        let check = FetchCheck { group: id.clone(), member, epoch };
+        let (topics, error_code) = answered(shared, check, wanted, stable, version).await;
+        let part = |(o, error_code): Answered| OffsetFetchResponsePartitions {
+            partition_index: o.partition,
+            committed_offset: o.offset,
+            committed_leader_epoch: o.leader_epoch,
+            metadata: Some(o.metadata),
+            error_code,
+        };
+        let topic = |(name, offsets): (String, Vec<Answered>)| OffsetFetchResponseTopics {
+            name,
+            partitions: offsets.into_iter().map(part).collect(),
+        };
+        let topics = topics.into_iter().map(topic).collect();
+        groups.push(OffsetFetchResponseGroup { group_id: id, topics, error_code });
     }
     OffsetFetchResponse { groups, ..Default::default() }
-}
-
-async fn fetch_single(
-    shared: &Arc<Shared>,
-    request: OffsetFetchRequest,
-    version: i16,
-) -> OffsetFetchResponse {
-    let wanted = request.topics;
-    let wanted: Option<Vec<(String, Vec<i32>)>> =
-        wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let asked = wanted.clone().unwrap_or_default();
-    match committed(shared, &request.group_id, wanted, request.require_stable).await {
-        Ok(topics) => {
-            let part = |(o, error_code): Answered| OffsetFetchResponsePartition {
-                partition_index: o.partition,
-                committed_offset: o.offset,
-                committed_leader_epoch: o.leader_epoch,
-                metadata: Some(o.metadata),
-                error_code,
-            };
-            let topic = |(name, offsets): (String, Vec<Answered>)| OffsetFetchResponseTopic {
-                name,
-                partitions: offsets.into_iter().map(part).collect(),
-            };
-            let topics = topics.into_iter().map(topic).collect();
-            OffsetFetchResponse { topics, ..Default::default() }
-        }
-        // Version 1 has no code for the whole answer.
-        Err(error_code) if version < 2 => {
-            let part = |partition_index| OffsetFetchResponsePartition {
-                partition_index,
-                committed_offset: -1,
-                metadata: Some(String::new()),
-                error_code,
-                ..Default::default()
-            };
-            let topic = |(name, parts): (String, Vec<i32>)| OffsetFetchResponseTopic {
-                name,
-                partitions: parts.into_iter().map(part).collect(),
-            };
-            let topics = asked.into_iter().map(topic).collect();
-            OffsetFetchResponse { topics, ..Default::default() }
-        }
-        Err(error_code) => OffsetFetchResponse { error_code, ..Default::default() },
-    }
 }
 
 pub(crate) async fn delete_offsets(
@@ -474,4 +501,33 @@ pub(crate) async fn delete_offsets(
         topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });
     }
     OffsetDeleteResponse { topics, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(code: errors::Code, version: i16, expected: &[errors::Code]) {
+        let wanted = Some(vec![("t".to_owned(), vec![0, 3])]);
+        let listed = refused(wanted, code, version);
+        let listed = listed.iter().flat_map(|(topic, parts)| {
+            parts.iter().map(move |(offset, code)| {
+                assert_eq!((topic.as_str(), offset.offset), ("t", -1));
+                *code
+            })
+        });
+        assert_eq!(listed.collect::<Vec<_>>(), expected, "{code} {version}");
+    }
+
+    #[test]
+    fn partitions_are_listed_where_a_client_would_forget_them() {
+        let (not_here, unstable) = (errors::NOT_COORDINATOR, errors::UNSTABLE_OFFSET_COMMIT);
+        check(not_here, 1, &[not_here; 2]);
+        check(not_here, 2, &[]);
+        check(not_here, 7, &[unstable; 2]);
+        check(errors::COORDINATOR_LOAD_IN_PROGRESS, 9, &[unstable; 2]);
+        check(errors::STALE_MEMBER_EPOCH, 9, &[errors::STALE_MEMBER_EPOCH; 2]);
+        check(errors::GROUP_ID_NOT_FOUND, 9, &[]);
+        assert_eq!(refused(None, not_here, 9), []);
+    }
 }
