@@ -22,12 +22,19 @@ from support.wait import wait_until
 from test_groups import DEADLINE, Member, Reader, Sender, check_committed, create, servers
 from test_java import Tools
 
-SESSION_MS = 20_000
+SESSION_MS = 8_000
+# Where nodes die, and nobody shall lose its place meanwhile.
+LONG_SESSION_MS = 20_000
 # Not less: librdkafka waits for an answer a little longer than the interval, then gives up the
 # connection, and commits that were on their way are repeated in another order.
 INTERVAL_MS = 1_000
-SETS = ["disk.reserve_bytes=0", f"groups.consumer_session_timeout_ms={SESSION_MS}",
-        f"groups.consumer_heartbeat_interval_ms={INTERVAL_MS}"]
+
+
+def sets(session_ms):
+    return ["disk.reserve_bytes=0", f"groups.consumer_session_timeout_ms={session_ms}",
+            f"groups.consumer_heartbeat_interval_ms={INTERVAL_MS}"]
+
+
 CONSUMER = {"group.protocol": "consumer"}
 
 pytestmark = pytest.mark.timeout(300)
@@ -36,7 +43,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def quick():
     """A cluster with short sessions that no test breaks."""
-    shared = Cluster(sets=SETS)
+    shared = Cluster(sets=sets(SESSION_MS))
     yield shared
     shared.close()
 
@@ -272,7 +279,7 @@ def test_a_group_changes_its_protocol_while_nobody_is_in_it(quick, name):
 
 
 def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
-    cluster = own_cluster(sets=SETS)
+    cluster = own_cluster(sets=sets(LONG_SESSION_MS))
     create(cluster, name, 6)
     one, two = joined(cluster, name), joined(cluster, name)
     wait_until(lambda: shares([one, two], 6), DEADLINE, "three each")
@@ -316,7 +323,7 @@ def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
 
 
 def test_every_coordinator_dies_and_the_group_is_still_there(own_cluster, name):
-    cluster = own_cluster(sets=SETS)
+    cluster = own_cluster(sets=sets(LONG_SESSION_MS))
     create(cluster, name, 4)
     one, two = joined(cluster, name), joined(cluster, name)
     wait_until(lambda: shares([one, two], 4), DEADLINE, "two each")
