@@ -2,8 +2,10 @@
 
 import json
 import os
+import time
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from support.pipelines import apply, local_pipeline, write_files
 from support.reading import count
@@ -58,6 +60,21 @@ def test_pause_and_resume(operator, tmp_path):
     operator.json("pipeline", "resume", operator.name)
     operator.wait_documents(5)
     operator.wait(state="running", lag=0, pending=0, collected=5, quarantined=0)
+
+
+def test_the_record_of_an_old_file_is_young(operator, tmp_path):
+    """Retention goes by the time of records, and must not delete what nobody has read."""
+    part = tmp_path / "files" / "old.part"
+    part.write_text("old")
+    os.utime(part, (1_000_000_000, 1_000_000_000))
+    part.rename(part.with_suffix(".txt"))
+    operator.wait_documents(1)
+    reader = Consumer({"bootstrap.servers": operator.cluster.kafka[0], "group.id": operator.name})
+    reader.assign([TopicPartition(operator.name, number, 0) for number in range(3)])
+    found = wait_until(lambda: reader.poll(1), 30, "the record")
+    reader.close()
+    assert found.error() is None
+    assert abs(time.time() - found.timestamp()[1] / 1000) < 600
 
 
 def test_a_file_that_cannot_be_collected_stands_in_quarantine(operator, tmp_path):

@@ -71,8 +71,6 @@ pub struct Record {
     pub value: Vec<u8>,
     /// Headers.
     pub headers: Vec<(&'static str, Vec<u8>)>,
-    /// Modification time of the file, which Kafka shows as the record's timestamp.
-    pub timestamp_ms: i64,
 }
 
 /// What the builder needs to know of a file.
@@ -165,12 +163,7 @@ impl RecordBuilder {
             value = self.value(facts, text.get(..keep).unwrap_or_default());
             keep /= 2;
         }
-        Record {
-            key: facts.record_key.as_bytes().to_vec(),
-            value,
-            headers,
-            timestamp_ms: facts.stat.mtime_s.saturating_mul(1000),
-        }
+        Record { key: facts.record_key.as_bytes().to_vec(), value, headers }
     }
 
     fn facts_headers(&self, facts: &FileFacts<'_>) -> Vec<(&'static str, Vec<u8>)> {

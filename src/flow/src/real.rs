@@ -48,12 +48,14 @@ fn offset_of(offset: i64) -> u64 {
     u64::try_from(offset).unwrap_or_default()
 }
 
-fn batch_of(record: &Record) -> Bytes {
+/// A batch of one record. Its time is now, not the file's: retention would delete the records of
+/// old files before anybody read them.
+fn batch_of(record: &Record, now_ms: i64) -> Bytes {
     batch::build(&[RecordRef {
         key: Some(record.key.as_slice().into()),
         value: Some(record.value.as_slice().into()),
         headers: record.headers.iter().map(|(n, v)| ((*n).into(), v.as_slice().into())).collect(),
-        timestamp_ms: record.timestamp_ms,
+        timestamp_ms: now_ms,
     }])
 }
 
@@ -123,12 +125,13 @@ impl LogPort for RealLog {
         epoch: u64,
         records: Vec<OnceRecord>,
     ) -> Result<Vec<Result<Appended, SinkError>>, SinkError> {
+        let now_ms = self.0.now_ms();
         let files: Vec<OnceFile> = records
             .iter()
             .map(|once| OnceFile {
                 file_key: Bytes::copy_from_slice(&once.key.0),
                 version: Bytes::copy_from_slice(&once.version),
-                batch: batch_of(&once.record),
+                batch: batch_of(&once.record, now_ms),
             })
             .collect();
         let (topic, partition) = (TopicRef::Name(topic), number(partition));

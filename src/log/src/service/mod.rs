@@ -214,7 +214,8 @@ impl LogService {
         self.0.shared.view(group)
     }
 
-    fn now_ms(&self) -> i64 {
+    /// Wall time of this node, in milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
         self.0.shared.0.env.clock.unix_ms()
     }
 
