@@ -185,6 +185,16 @@ def test_groups_are_listed_described_altered_and_deleted(cluster, name):
     assert name not in [group.group_id for group in listed]
 
 
+def wait_read_on(sender, members):
+    """Right after a death: waits until records that are sent from now on are at the group."""
+    killed_at, so_far = time.monotonic(), set(sender.acked)
+    sender.wait_acks(300)
+    later = sender.acked.keys() - so_far
+    wait_until(lambda: later <= {p for member in members for p in member.found}, DEADLINE,
+               "records sent after the death, at the group")
+    print(f"the group reads on after {time.monotonic() - killed_at:.1f} s")
+
+
 def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
     cluster = own_cluster()
     admin = create(cluster, name, 6)
@@ -196,12 +206,7 @@ def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
     told = admin.describe_consumer_groups([name])[name].result(DEADLINE)
     dead = cluster.node(told.coordinator.id)
     dead.kill()
-    killed_at, so_far = time.monotonic(), set(sender.acked)
-    sender.wait_acks(300)
-    later = sender.acked.keys() - so_far
-    wait_until(lambda: later <= {*one.found, *two.found}, DEADLINE,
-               "records sent after the death, at the group")
-    print(f"the group reads on after {time.monotonic() - killed_at:.1f} s")
+    wait_read_on(sender, [one, two])
     dead.start()
     cluster.wait_ready()
     sender.wait_acks(300)
