@@ -1,5 +1,5 @@
-"""A short run of scripts/torture: kill -9, SIGSTOP, cut networks, wiped and full disks drawn from
-a seed, real clients with transactions and groups, and no anomaly in what they saw. Long runs are
+"""A short run of scripts/torture: one of each sort of fault, real clients with transactions and
+groups, and no anomaly in what they saw. Long runs, with faults drawn from seeds, are
 scripts/torture's own."""
 
 import os
@@ -9,17 +9,21 @@ import sys
 import pytest
 
 from support.paths import ROOT, TRINE
+from torture.faults import CANNOT_BREAK
 
 SEED = 1
+FAULTS = "kill-leader,stop-leader,isolate,one-way,full-disk,kill-all"
 
 
 @pytest.mark.timeout(280)
 def test_nothing_is_lost_doubled_or_torn_under_faults(tmp_path):
     run = subprocess.run(
-        [sys.executable, "-m", "torture", "--seed", str(SEED), "--seeds", "1", "--seconds", "20",
+        [sys.executable, "-m", "torture", "--seed", str(SEED), "--seeds", "1", "--faults", FAULTS,
          "--transactions", "on", "--dir", tmp_path],
         cwd=ROOT / "tests", env={**os.environ, "TRINE_BIN": str(TRINE)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(run.stdout)
+    if run.returncode == CANNOT_BREAK:
+        pytest.skip(run.stdout.splitlines()[-1])
     assert run.returncode == 0, run.stdout
     assert "1 runs without anomalies" in run.stdout

@@ -10,8 +10,17 @@ import time
 import traceback
 
 from torture import run
+from torture.broken import EXPECTED
 from torture.checks import check_all
+from torture.faults import CANNOT_BREAK, NAMES, CannotBreak
 from torture.history import History, summary
+
+
+def named(text):
+    names = text.split(",")
+    if unknown := set(names) - NAMES:
+        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(sorted(unknown))}")
+    return names
 
 
 def options():
@@ -30,6 +39,10 @@ def options():
     parser.add_argument("--no-disks", dest="disks", action="store_false", help="no full disks")
     parser.add_argument("--judge", type=pathlib.Path, metavar="DIR",
                         help="only judge the history of a run that was kept")
+    parser.add_argument("--faults", type=named, metavar="NAME,…",
+                        help=f"these, one after the other, for --seconds: {', '.join(sorted(NAMES))}")
+    parser.add_argument("--broken", choices=sorted(EXPECTED),
+                        help="the nodes have this fault: its anomaly must be found")
     parser.add_argument("--all", action="store_true", help="go on after an anomaly")
     return parser.parse_args()
 
@@ -54,13 +67,18 @@ def main():
         return judge(chosen.judge)
     first = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(1 << 31)
     root = chosen.dir or pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
-    clean, failed = 0, []
+    clean, failed, found = 0, [], set()
     for seed in range(first, first + chosen.seeds):
         directory = root.resolve() / f"seed-{seed}"
         try:
-            good = run.one(directory, seed, chosen, say)
+            anomalies = run.one(directory, seed, chosen, say)
+            good = not anomalies
+            found |= anomalies
         except KeyboardInterrupt:
             raise
+        except CannotBreak as e:
+            say(f"{e}: nothing was tried")
+            return CANNOT_BREAK
         except Exception:
             say(f"seed {seed}: the run itself failed; {directory}\n{traceback.format_exc()}")
             good = False
@@ -68,9 +86,15 @@ def main():
             clean += 1
         else:
             failed.append(seed)
-            if not chosen.all:
+            if chosen.broken and found & EXPECTED[chosen.broken]:
+                break
+            if not chosen.all and not chosen.broken:
                 break
     say(f"{clean} runs without anomalies, {chosen.seconds:.0f} s each; with: {failed or 'none'}")
+    if chosen.broken:
+        convicted = sorted(found & EXPECTED[chosen.broken])
+        say(f"{chosen.broken}: {', '.join(convicted) or 'nothing that it must lead to'}")
+        return 0 if convicted else 1
     return 1 if failed else 0
 
 

@@ -8,6 +8,18 @@ from torture.history import now
 from torture.network import CLIENTS
 
 NODES = (1, 2, 3)
+NEED_NETWORK = {"isolate", "isolate-from-all", "one-way", "deaf", "cut-pair"}
+NEED_DISKS = {"low-disk", "full-disk"}
+NAMES = {"kill-one", "kill-leader", "kill-two", "kill-all", "stop-leader", "stop-any", "wipe-one",
+         "hurt-member", "restart-politely"} | NEED_NETWORK | NEED_DISKS
+
+
+# Exit code when a fault that was asked for cannot be made here.
+CANNOT_BREAK = 3
+
+
+class CannotBreak(Exception):
+    """A fault that was asked for needs what is not permitted here."""
 
 
 class Faults:
@@ -44,6 +56,19 @@ class Faults:
             if self.random.random() < 0.8:
                 self.mend()
         self.mend()
+        self.tell("everything is mended")
+
+    def follow(self, names):
+        """One fault after the other, each mended."""
+        if NEED_NETWORK & set(names) and not self.cluster.can_cut:
+            raise CannotBreak("network namespaces are not permitted here")
+        if NEED_DISKS & set(names) and not self.cluster.disks:
+            raise CannotBreak("file systems cannot be mounted here")
+        for name in names:
+            self.wait(1.5)
+            getattr(self, name.replace("-", "_"))()
+            self.wait(1.5)
+            self.mend()
         self.tell("everything is mended")
 
     def one(self):
@@ -125,7 +150,7 @@ class Faults:
 
     def stop(self, node):
         if node.runs() and not node.stopped:
-            seconds = 2 + 8 * self.random.random()
+            seconds = 2 + 13 * self.random.random()
             self.tell(f"SIGSTOP of node {node.number} for {seconds:.1f} s")
             node.stopped = True
             node.signal(signal.SIGSTOP)

@@ -19,7 +19,7 @@ from torture.checks import SHOWN, check_all
 from torture.clients.base import COMMON, polled, record
 from torture.clients.reading import ISOLATION
 from torture.cluster import TorturedCluster
-from torture.faults import Faults
+from torture.faults import NEED_DISKS, Faults
 from torture.history import History, Recorder, now, summary
 
 ADD_PARTITIONS_TO_TXN = 24
@@ -55,6 +55,8 @@ class Run:
         """Runs to the end; returns the anomalies."""
         # Not every run: a file in a file costs time that other faults would use.
         small = self.options.disks and random.Random(f"disks {self.seed}").random() < 0.4
+        if self.options.faults:
+            small = bool(NEED_DISKS & set(self.options.faults))
         cluster = TorturedCluster(self.directory, self.say, small, self.options.namespaces)
         clients = None
         try:
@@ -62,7 +64,10 @@ class Run:
             clients = workload.Clients(self.directory, cluster.kafka, self.seed,
                                        self.transactions)
             faults = Faults(cluster, clients.members, self.recorder, self.seed, self.say)
-            faults.run(self.options.seconds)
+            if self.options.faults:
+                faults.follow(self.options.faults)
+            else:
+                faults.run(self.options.seconds)
             self.settle(cluster, clients)
             self.recorder.close()
         finally:
@@ -245,15 +250,15 @@ def report(run, anomalies, say):
 
 
 def one(directory, seed, options, say):
-    """Runs one seed; returns whether it is clean. Keeps the directory when it is not."""
+    """Runs one seed; returns the names of its anomalies. Keeps the directory when there are."""
     begun = time.monotonic()
     say(f"seed {seed}: {options.seconds} s")
     run = Run(directory, seed, options, say)
     anomalies = run.execute()
     if anomalies:
         report(run, anomalies, say)
-        return False
+        return {anomaly.name for anomaly in anomalies}
     if not options.keep:
         shutil.rmtree(directory)
     say(f"seed {seed}: no anomalies; {time.monotonic() - begun:.0f} s in all")
-    return True
+    return set()

@@ -17,6 +17,12 @@ pub enum Broken {
     LoseCommit,
     /// `any-generation`: offset commits are taken from members of past generations.
     AnyGeneration,
+    /// `aborted-visible`: readers of committed records are not told what was aborted.
+    AbortedVisible,
+    /// `early-lso`: readers of committed records get those of open transactions.
+    EarlyLso,
+    /// `oldest-by-key`: compaction keeps the oldest record of a key instead of the newest.
+    OldestByKey,
 }
 
 /// Whether this process has this fault.
@@ -41,6 +47,9 @@ fn chosen() -> Option<Broken> {
         "ack-before-write" => Broken::AckBeforeWrite,
         "lose-commit" => Broken::LoseCommit,
         "any-generation" => Broken::AnyGeneration,
+        "aborted-visible" => Broken::AbortedVisible,
+        "early-lso" => Broken::EarlyLso,
+        "oldest-by-key" => Broken::OldestByKey,
         "" => return None,
         _ => panic!("TRINE_BROKEN={name} is no fault that can be built in"),
     };

@@ -32,6 +32,8 @@ const LIST_OFFSETS: i16 = 2;
 const METADATA: i16 = 3;
 const CREATE_TOPICS: i16 = 19;
 
+/// Error code of a broker that does not lead the partition, or no longer.
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Error code of an existing topic.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// Timestamp that asks ListOffsets for the first offset.
@@ -51,6 +53,13 @@ pub struct Topic {
 pub struct Connection {
     stream: TcpStream,
     next_id: i32,
+}
+
+/// The leader of a partition moved; a batch that is answered so was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the leader of partition {partition} moved")]
+pub struct LeaderMoved {
+    pub partition: i32,
 }
 
 /// The answer to a Produce of one partition.
@@ -168,7 +177,8 @@ impl Connection {
         self.send(PRODUCE, 7, body)
     }
 
-    /// Receives the answer to the oldest unanswered [`Self::send_produce`].
+    /// Receives the answer to the oldest unanswered [`Self::send_produce`]; [`LeaderMoved`] among
+    /// its errors.
     pub fn receive_produced(&mut self) -> anyhow::Result<Produced> {
         let bytes = self.receive()?;
         let mut answer = Reader::new(&bytes);
@@ -180,6 +190,9 @@ impl Connection {
                 let base_offset = answer.i64()?;
                 answer.i64()?;
                 answer.i64()?;
+                if error == NOT_LEADER_OR_FOLLOWER {
+                    return Err(LeaderMoved { partition }.into());
+                }
                 if error != 0 {
                     bail!("produce to partition {partition}: error {error}");
                 }

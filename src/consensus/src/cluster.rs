@@ -1,4 +1,6 @@
-//! All Raft groups of one node: start, checkpoints, purging, leader balance, disk reserve.
+//! All Raft groups of one node: start, checkpoints, purging, leader balance.
+
+pub(crate) mod neighbours;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,19 +14,18 @@ use base::{Env, GroupId, NodeId, TaskGroup};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wal::{SyncMode, Wal};
 
+use self::neighbours::KeepingUp;
 use crate::birth::{Birth, SlotReset};
-use crate::group::{Group, GroupRef, Groups};
+use crate::group::{Group, GroupRef, Groups, TransferError};
 use crate::identity::{IdentityError, NodeFile};
 use crate::machine::StateMachine;
+use crate::net::Link;
 use crate::net::tcp::{PeerAddress, TcpPeers};
-use crate::net::{Link, methods, proto};
-use crate::peer::{Lane, Message};
 use crate::raft::checkpoint::CheckpointDir;
 use crate::raft::group::{Growing, NodeLimits, RaftGroup};
 use crate::raft::host::{Host, Shared};
@@ -40,9 +41,6 @@ const BUDGET_BYTES: usize = 64 * MIB;
 /// A group whose log grew by this much is checkpointed at once. A node that starts reads all log
 /// that it keeps, and applies again what came after the checkpoint.
 const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
-/// Log that a node keeps for followers that are away; past it they get a snapshot.
-pub const KEEP_LOG_BYTES: u64 = 512 * MIB as u64;
-const WATCH_EVERY: Duration = Duration::from_millis(500);
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// A node that starts looks this often whether every group has found its leader.
 const FIRST_BALANCE_LOOK: Duration = Duration::from_millis(20);
@@ -51,6 +49,8 @@ const HANDOVER: Duration = Duration::from_millis(300);
 /// A node that starts waits no longer for groups to have the leaders that they should have: one
 /// may be dead, or far behind.
 const FIRST_BALANCE: Duration = Duration::from_secs(2);
+/// How long a node keeps the leads that it was told to take.
+const KEEP_LEADS: Duration = Duration::from_secs(60);
 /// How often a group looks whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
 /// How often a node looks whether it keeps too much log.
@@ -74,8 +74,7 @@ pub struct ClusterOptions {
     pub sync: SyncMode,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// Log kept for followers that are away, in bytes; past it they get a snapshot. Usually
-    /// [`KEEP_LOG_BYTES`].
+    /// Log kept for followers that are away, in bytes; past it they get a snapshot.
     pub keep_log_bytes: u64,
     /// Below this many free bytes, growing commands are refused.
     pub reserve_bytes: u64,
@@ -153,6 +152,8 @@ struct Running {
     last_checkpoint: AtomicU64,
     /// WAL bytes of the group at the last checkpoint.
     bytes_then: AtomicU64,
+    /// While this node leads the group.
+    keeping_up: Mutex<Option<KeepingUp>>,
     /// A checkpoint took rows and has not stored them yet.
     unfinished: AtomicBool,
 }
@@ -165,6 +166,8 @@ pub struct Cluster {
     wal: Wal,
     birth: Arc<Birth>,
     groups: BTreeMap<GroupId, Running>,
+    /// Until when this node keeps what leads it has.
+    keeps_leads: Mutex<Option<tokio::time::Instant>>,
     /// See [`NodeLimits::disk_low`].
     disk_low: Arc<AtomicU16>,
     own_disk_low: Arc<AtomicBool>,
@@ -242,6 +245,7 @@ impl Cluster {
             wal,
             birth,
             groups,
+            keeps_leads: Mutex::new(None),
             disk_low,
             own_disk_low,
             balanced: AtomicBool::new(false),
@@ -417,28 +421,6 @@ impl Cluster {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    async fn run_watch(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(WATCH_EVERY).await;
-            self.check_own_disk();
-            self.check_disks().await;
-            if let Some(error) = self.wal.failed() {
-                self.fail(format!("write-ahead log: {error}"));
-            }
-            for (id, running) in &self.groups {
-                let state = running.group.raft.metrics().borrow_watched().running_state.clone();
-                if let Err(e) = state {
-                    self.fail(format!("group {id}: {e}"));
-                }
-            }
-            if let Some(node) = self.peers.foreign() {
-                self.fail(format!(
-                    "node {node} belongs to another cluster than this data directory"
-                ));
-            }
-        }
-    }
-
     fn fail(&self, reason: String) {
         self.failure.send_if_modified(|known| {
             let first = known.is_none();
@@ -447,53 +429,6 @@ impl Cluster {
             }
             first
         });
-    }
-
-    fn check_own_disk(&self) {
-        let space = match self.env.disk.space(&self.options.data_dir) {
-            Ok(space) => space,
-            Err(e) => return warn!("cannot tell the free disk space: {e}"),
-        };
-        let low = space.free_bytes < self.options.reserve_bytes;
-        if self.own_disk_low.swap(low, Ordering::Relaxed) != low {
-            let (free, reserve) = (space.free_bytes, self.options.reserve_bytes);
-            if low {
-                warn!(free, reserve, "disk is below its reserve: writes are refused");
-            } else {
-                info!(free, reserve, "disk is above its reserve again");
-            }
-        }
-        if low {
-            self.disk_low.store(self.peers.me().0, Ordering::Relaxed);
-        }
-    }
-
-    /// Asks the other nodes whether they have room. One that does not answer writes nothing.
-    async fn check_disks(&self) {
-        let mut low = if self.disk_low() { self.peers.me().0 } else { 0 };
-        for node in self.peers.all() {
-            if node == self.peers.me() || !self.peers.is_alive(node) {
-                continue;
-            }
-            let asked = self.peers.call(
-                node,
-                Lane::Control,
-                methods::DISK,
-                Message::default(),
-                WATCH_EVERY,
-            );
-            let Ok(answer) = asked.await else { continue };
-            let below = proto::DiskReply::decode(answer.head).is_ok_and(|r| r.below_reserve);
-            if below && low == 0 {
-                low = node.0;
-            }
-        }
-        if self.disk_low.swap(low, Ordering::Relaxed) != low {
-            match low {
-                0 => info!("every node has room on its disk"),
-                node => warn!(node, "a node's disk is below its reserve: writes are refused"),
-            }
-        }
     }
 
     /// Checkpoints of one group. Groups take turns within the interval, so that the disk does
@@ -637,9 +572,22 @@ impl Cluster {
         self.preferences().all(leads)
     }
 
+    /// Makes this node the leader of every group, and leaves it so for a minute: the other nodes
+    /// can be restarted without an election, or all leads lost at once to see what happens.
+    pub async fn lead_all(&self) -> Result<(), TransferError> {
+        *self.keeps_leads.lock() = Some(tokio::time::Instant::now() + KEEP_LEADS);
+        for running in self.groups.values() {
+            running.group.transfer(self.peers.me()).await?;
+        }
+        Ok(())
+    }
+
     /// Hands the groups that this node leads for another to that one; whether there was any.
     async fn balance(&self) -> bool {
         let mut any = false;
+        if self.keeps_leads.lock().is_some_and(|until| tokio::time::Instant::now() < until) {
+            return false;
+        }
         for (running, preferred) in self.preferences() {
             let wanted = preferred != self.peers.me() && self.peers.is_alive(preferred);
             if !wanted || !running.group.leadership().ready_here {
@@ -740,6 +688,7 @@ impl Parts<'_> {
             last_checkpoint: AtomicU64::new(index),
             bytes_then: AtomicU64::new(self.wal.live_bytes_of(id)),
             unfinished: AtomicBool::new(false),
+            keeping_up: Mutex::new(None),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What a service sees of a Raft group.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -149,6 +150,14 @@ pub trait Group: Send + Sync {
 
     /// How far the replicas are, asked of the leader from any node. Deadline: 5 s.
     async fn log_state(&self) -> Result<LogState, ReadError>;
+
+    /// Nodes whose replica does not keep up with the leader or does not answer it, as the leader
+    /// told half a second ago or less.
+    fn behind(&self) -> BTreeSet<NodeId>;
+
+    /// Waits until every replica is known to have synced the committed entry `index`; false when
+    /// one does not keep up. Deadline: 10 s, then false.
+    async fn reach_all(&self, index: u64) -> bool;
 }
 
 /// A shared group.

@@ -1,7 +1,7 @@
 //! A group of one node without a log, and peers that are only oneself: for the unit tests of
 //! services. Nothing is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +157,14 @@ impl Group for SoloGroup {
             committed: index,
             replicas: vec![own],
         })
+    }
+
+    fn behind(&self) -> BTreeSet<NodeId> {
+        BTreeSet::new()
+    }
+
+    async fn reach_all(&self, _index: u64) -> bool {
+        true
     }
 }
 

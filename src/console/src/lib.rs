@@ -107,6 +107,8 @@ pub trait Admin: Send + Sync {
     async fn node_status(&self) -> Answer;
     /// Digest of every group on this node: applied index and checksum.
     async fn digest(&self) -> Answer;
+    /// Makes this node the leader of every group for a minute.
+    async fn lead(&self) -> Answer;
     /// All topics.
     async fn topics(&self) -> Answer;
     /// One topic.
@@ -193,6 +195,7 @@ fn router(admin: Shared) -> Router {
             "/api/digest",
             get(|State(a): State<Shared>| async move { answer(a.digest()).await }),
         )
+        .route("/api/lead", post(|State(a): State<Shared>| async move { answer(a.lead()).await }))
         .route("/api/topics", get(topics).put(create_topic))
         .route("/api/topics/{name}", get(topic).delete(delete_topic))
         .route("/api/users", get(users).put(put_user))
@@ -353,6 +356,9 @@ mod tests {
         async fn digest(&self) -> Answer {
             Err(AdminError::unavailable("no leader"))
         }
+        async fn lead(&self) -> Answer {
+            Err(AdminError::unavailable("no leader"))
+        }
         async fn topics(&self) -> Answer {
             Ok(json!([]))
         }
@@ -406,6 +412,7 @@ mod tests {
         check("GET", "/metrics", "", 200, "trine_up 1\n").await;
         check("GET", "/api/status", "", 200, r#"{"cluster":"c"}"#).await;
         check("GET", "/api/digest", "", 503, r#"{"error":"no leader"}"#).await;
+        check("POST", "/api/lead", "", 503, r#"{"error":"no leader"}"#).await;
         let missing = r#"{"error":"topic 뉴스 does not exist"}"#;
         check("GET", "/api/topics/%EB%89%B4%EC%8A%A4", "", 404, missing).await;
         check("PUT", "/api/topics", "{", 400, &not_json()).await;

@@ -197,13 +197,14 @@ impl App {
         };
         let indices = self.service.resolve(request.part("index"), options).await?;
         let copies = self.copies(&indices).await;
+        let only_primaries = request.params.flag("pri", false)?;
         let mut rows = Vec::new();
         for meta in &indices {
             let health = self.service.health(meta).as_str();
             if request.params.get("health").is_some_and(|wanted| wanted != health) {
                 continue;
             }
-            rows.push(index_row(meta, health, &copies));
+            rows.push(index_row(meta, health, &copies, only_primaries));
         }
         render(INDICES, rows, &request.params)
     }
@@ -430,14 +431,14 @@ impl App {
     }
 }
 
-fn index_row(meta: &IndexMeta, health: &str, copies: &Copies) -> Vec<Cell> {
+fn index_row(meta: &IndexMeta, health: &str, copies: &Copies, only_primaries: bool) -> Vec<Cell> {
     let open = meta.row.state == IndexState::Open;
     let (mut docs, mut deleted, mut primary, mut all) = (0, 0, 0, 0);
     let (mut segments, mut translog, mut known) = (0, 0, false);
     for (id, _) in meta.shards() {
         let list = copies.by_shard.get(&id).map_or(&[][..], Vec::as_slice);
         let facts = list.iter().flatten().filter_map(|(_, facts)| facts.as_ref());
-        for (nth, facts) in facts.enumerate() {
+        for (nth, facts) in facts.take(if only_primaries { 1 } else { usize::MAX }).enumerate() {
             known = true;
             all += facts.store_bytes;
             segments += facts.segments;

@@ -18,6 +18,7 @@ pub mod filter;
 mod get_api;
 mod indices_api;
 pub mod limits;
+mod not_here;
 pub mod params;
 pub mod reply;
 pub mod routes;

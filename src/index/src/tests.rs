@@ -1,6 +1,6 @@
 //! The service over groups of one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -79,6 +79,14 @@ impl Group for Headless {
 
     async fn log_state(&self) -> Result<LogState, ReadError> {
         self.0.log_state().await
+    }
+
+    fn behind(&self) -> BTreeSet<NodeId> {
+        self.0.behind()
+    }
+
+    async fn reach_all(&self, index: u64) -> bool {
+        self.0.reach_all(index).await
     }
 }
 

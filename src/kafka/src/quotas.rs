@@ -1,7 +1,8 @@
 //! Client quotas on bytes produced and fetched, per node.
 //!
-//! As in Kafka: what goes over the quota is served, and told to wait (`throttle_time_ms`); the
-//! connection then takes no further request for that time, whatever the client does.
+//! What goes over the quota is served, and told to wait (`throttle_time_ms`); the connection then
+//! takes no further request for that time, whatever the client does. Kafka mutes it likewise, but
+//! empties a fetch that goes over (decision 16).
 
 use std::time::Duration;
 

@@ -217,7 +217,7 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
         ConfigKind::Int(1, I32),
         "1",
         "min.insync.replicas",
-        "Nodes that must be alive for a write with acks=all; two always have it before it is \
+        "Nodes that must keep up for a write with acks=all; two always have it before it is \
          acknowledged.",
     ),
     def(
@@ -459,7 +459,7 @@ pub struct TopicSettings {
     pub timestamp_after_max_ms: i64,
     /// Records may not be older than now minus this.
     pub timestamp_before_max_ms: i64,
-    /// Nodes that must be alive for a produce.
+    /// Nodes that must keep up for a produce.
     pub min_insync_replicas: usize,
 }
 

@@ -130,9 +130,12 @@ pub enum LogError {
     /// The request is not possible.
     #[error("{0}")]
     InvalidRequest(String),
-    /// Fewer replicas are alive than `min.insync.replicas` asks for; nothing was written.
+    /// Fewer replicas keep up than `min.insync.replicas` asks for; nothing was written.
     #[error("Messages are rejected since there are fewer in-sync replicas than required.")]
     NotEnoughReplicas,
+    /// Written, but fewer replicas keep up than `min.insync.replicas` asks for.
+    #[error("Messages are written to the log, but to fewer in-sync replicas than required.")]
+    NotEnoughReplicasAfterAppend,
     /// The leader epoch of the request is older than the partition's.
     #[error("The leader epoch in the request is older than the epoch on the broker.")]
     FencedLeaderEpoch,
@@ -178,6 +181,7 @@ impl LogError {
             Self::OffsetMetadataTooLarge => 12,
             Self::InvalidTopic(_) => 17,
             Self::NotEnoughReplicas => 19,
+            Self::NotEnoughReplicasAfterAppend => 20,
             Self::InvalidTimestamp => 32,
             Self::TopicExists(_) => 36,
             Self::InvalidPartitions(_) => 37,

@@ -361,6 +361,9 @@ impl Partition {
 
     /// Transactions aborted in this partition that have records in `from..to`.
     pub(crate) fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
+        if broken::is(Broken::AbortedVisible) {
+            return Vec::new();
+        }
         self.state.lock().txns.aborted(from, to)
     }
 
@@ -422,7 +425,9 @@ impl Partition {
     /// Log start, last stable offset and end, as of one moment.
     pub(crate) fn stable_bounds(&self) -> (i64, i64, i64) {
         let state = self.state.lock();
-        (state.log_start, state.last_stable_offset(), state.end)
+        let early = broken::is(Broken::EarlyLso);
+        let stable = if early { state.end } else { state.last_stable_offset() };
+        (state.log_start, stable, state.end)
     }
 
     pub(crate) fn status(&self) -> PartitionStatus {

@@ -195,6 +195,11 @@ impl Admin for NodeAdmin {
         Ok(json!({"node": self.config.node_id, "groups": groups.collect::<Value>()}))
     }
 
+    async fn lead(&self) -> Answer {
+        self.cluster.lead_all().await.map_err(AdminError::unavailable)?;
+        Ok(json!({"leader": self.config.node_id}))
+    }
+
     async fn topics(&self) -> Answer {
         Ok(self.services.topics())
     }

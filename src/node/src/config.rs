@@ -197,6 +197,8 @@ pub struct RaftConfig {
     pub election_min_ms: u64,
     /// Longest silence before an election, in milliseconds.
     pub election_max_ms: u64,
+    /// Log kept for nodes that are away, in bytes; past it they get a snapshot.
+    pub keep_log_bytes: u64,
 }
 
 /// What clients may take of a node.

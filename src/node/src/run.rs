@@ -478,7 +478,7 @@ fn cluster_options(config: &Config) -> ClusterOptions {
         election_ms: (config.raft.election_min_ms, config.raft.election_max_ms),
         sync,
         checkpoint_every: CHECKPOINT_EVERY,
-        keep_log_bytes: consensus::cluster::KEEP_LOG_BYTES,
+        keep_log_bytes: config.raft.keep_log_bytes,
         reserve_bytes: config.disk_reserve_bytes,
         growing: Arc::new(crate::services::grows),
     }

@@ -47,6 +47,17 @@ pub enum ClientAuth {
     Required,
 }
 
+impl ClientAuth {
+    /// Kafka's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Requested => "requested",
+            Self::Required => "required",
+        }
+    }
+}
+
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -166,6 +177,11 @@ impl TlsServer {
         let current = RwLock::new(Arc::new(build(&files, &pem, auth)?));
         let handshakes = Semaphore::new(MAX_HANDSHAKES);
         Ok(Self(Arc::new(Inner { files, auth, current, pem: RwLock::new(pem), handshakes })))
+    }
+
+    /// Whether clients show a certificate.
+    pub fn client_auth(&self) -> ClientAuth {
+        self.0.auth
     }
 
     /// Looks at the files and takes over what changed; whether anything did.

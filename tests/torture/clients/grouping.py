@@ -9,6 +9,9 @@ from torture.clients.base import Role, polled, record
 from torture.clients.late import late_commit
 
 METADATA_MARK = b"CGMDv2:"
+# A member that reads nothing commits its positions again: an earlier commit, sent to a node that
+# was cut off, may have come late and taken the place of the last one.
+COMMIT_AGAIN_SECONDS = 5
 
 
 def generation(consumer):
@@ -30,7 +33,9 @@ class Member(Role):
         self.own_epoch = self.settings.get("group.protocol") == "consumer"
         self.held = set()
         self.commits = 0
-        self.next = {}
+        # What is read, and what of it is not known to be committed.
+        self.read, self.next = {}, {}
+        self.last_commit = 0.0
         # The generation, and the id in it, that this member was last in.
         self.past = (None, None)
 
@@ -86,6 +91,7 @@ class Member(Role):
     def drop(self, parts):
         for part in parts:
             self.held.discard((part.topic, part.partition))
+            self.read.pop((part.topic, part.partition), None)
             self.next.pop((part.topic, part.partition), None)
 
     def tell(self, kind, consumer):
@@ -103,12 +109,15 @@ class Member(Role):
         for (topic, part), recs in by_part.items():
             self.note("poll", session=self.name, iso="rc", group=self.group, topic=topic,
                       part=part, t0=begun, t1=ended, recs=recs)
-            self.next[(topic, part)] = recs[-1][0] + 1
+            self.read[(topic, part)] = self.next[(topic, part)] = recs[-1][0] + 1
 
     def commit(self, consumer):
+        if not self.next and self.now() - self.last_commit > COMMIT_AGAIN_SECONDS:
+            self.next = dict(self.read)
         offsets = [TopicPartition(t, p, off) for (t, p), off in self.next.items()]
         if not offsets:
             return
+        self.last_commit = self.now()
         self.commits += 1
         number, before, ok, text = f"{self.name}/{self.commits}", generation(consumer), True, None
         # Told before it is done: a member that is killed may have committed.

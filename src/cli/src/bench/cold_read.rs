@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use base::Clock;
 
+use crate::bench::equal::wait_equal;
 use crate::bench::measure::{Figures, cpu_seconds, percentile, rss_mb};
-use crate::bench::{Bench, Target, fill, wait_equal};
+use crate::bench::{Bench, Target, fill};
 use crate::kafka_client::{Connection, batch};
 
 /// Bytes of one fetch.

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::bail;
 
-use crate::bench::Bench;
-use crate::bench::produce::{Producer, open};
+use crate::bench::produce::{PAUSE, Producer, open};
+use crate::bench::{Bench, Target};
+use crate::kafka_client::LeaderMoved;
 use crate::output::progress;
 
 /// Appends about `gb` gigabytes of records to the topic, over all its partitions.
@@ -21,25 +22,13 @@ pub(super) fn run(bench: &Bench<'_>, gb: f64) -> anyhow::Result<Arc<Producer>> {
         let (producer, left) = (Arc::clone(&producer), Arc::clone(&left));
         let target = Arc::clone(&bench.target);
         threads.push(base::task::thread("fill", move || -> anyhow::Result<()> {
-            let (partition, mut connection) = open(&target, number)?;
-            let mut under_way = 0;
-            for at in number.. {
-                let (batch, bytes) = producer.batch(at);
-                let bytes = i64::try_from(bytes)?;
-                if left.fetch_sub(bytes, Ordering::Relaxed) <= 0 {
-                    break;
-                }
-                connection.send_produce(&target.name, partition, batch)?;
-                under_way += 1;
-                if under_way >= producer.in_flight() {
-                    connection.receive_produced()?;
-                    under_way -= 1;
+            loop {
+                match write(&producer, &target, number, &left) {
+                    // What was under way then is missing from the amount.
+                    Err(error) if error.is::<LeaderMoved>() => std::thread::sleep(PAUSE),
+                    ended => return ended,
                 }
             }
-            for _ in 0..under_way {
-                connection.receive_produced()?;
-            }
-            Ok(())
         }));
     }
     let bar = progress(total.unsigned_abs(), "fill");
@@ -61,4 +50,32 @@ pub(super) fn run(bench: &Bench<'_>, gb: f64) -> anyhow::Result<Arc<Producer>> {
         bail!("stopped");
     }
     Ok(producer)
+}
+
+/// Appends to one partition until nothing is left to write.
+fn write(
+    producer: &Producer,
+    target: &Target,
+    number: usize,
+    left: &AtomicI64,
+) -> anyhow::Result<()> {
+    let (partition, mut connection) = open(target, number)?;
+    let mut under_way = 0;
+    for at in number.. {
+        let (batch, bytes) = producer.batch(at);
+        let bytes = i64::try_from(bytes)?;
+        if left.fetch_sub(bytes, Ordering::Relaxed) <= 0 {
+            break;
+        }
+        connection.send_produce(&target.name, partition, batch)?;
+        under_way += 1;
+        if under_way >= producer.in_flight() {
+            connection.receive_produced()?;
+            under_way -= 1;
+        }
+    }
+    for _ in 0..under_way {
+        connection.receive_produced()?;
+    }
+    Ok(())
 }

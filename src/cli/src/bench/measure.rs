@@ -43,6 +43,7 @@ pub(super) struct Tally {
     latencies_us: Vec<u32>,
     /// When each of them began, in microseconds of the clock, where that matters.
     begun_us: Option<Vec<u64>>,
+    leader_moves: u64,
 }
 
 /// The seconds that count.
@@ -90,7 +91,12 @@ impl Tally {
 impl Tally {
     /// Remembers when each request began, for [`Figures`] without those near a stall.
     pub(super) fn keep_times(&mut self) {
-        self.begun_us = Some(Vec::new());
+        self.begun_us.get_or_insert_default();
+    }
+
+    /// Counts a change of leader that the worker followed.
+    pub(super) fn leader_moved(&mut self) {
+        self.leader_moves += 1;
     }
 }
 
@@ -144,7 +150,14 @@ where
         threads.push(base::task::thread("bench", move || {
             let window_of = Arc::clone(&window);
             let (ops, bytes, latencies_us) = (0, 0, Vec::new());
-            let mut tally = Tally { window: window_of, ops, bytes, latencies_us, begun_us: None };
+            let mut tally = Tally {
+                window: window_of,
+                ops,
+                bytes,
+                latencies_us,
+                begun_us: None,
+                leader_moves: 0,
+            };
             let result = worker(number, &window, &mut tally).map(|()| tally);
             if result.is_err() {
                 window.over.store(true, Ordering::Relaxed);
@@ -172,6 +185,10 @@ where
         bail!("nothing was answered within {seconds} s; measure longer, or with smaller --batch");
     }
     let mut figures = sum_up(what, &tallies, seconds as f64, used);
+    let moves: u64 = tallies.iter().map(|tally| tally.leader_moves).sum();
+    if moves > 0 {
+        figures.more.push(("leader_moves_followed", moves as f64));
+    }
     if tallies.iter().any(|tally| tally.begun_us.is_some()) {
         let requests = tallies.iter().flat_map(|tally| {
             let begun = tally.begun_us.iter().flatten().copied();

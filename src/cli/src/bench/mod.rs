@@ -6,6 +6,7 @@
 
 mod cold_read;
 mod consume;
+mod equal;
 mod failover;
 mod fill;
 mod fs;
@@ -36,11 +37,9 @@ use crate::local::cluster::Cluster;
 use crate::output::{say, table};
 use crate::signals::Stop;
 
-/// How long the replicas may take to become equal after a run.
 /// Leaders that did not move for this long have settled; they are balanced every 2 s.
 const SETTLED_FOR: Duration = Duration::from_secs(5);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
-const EQUAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Partitions of a topic when the user does not say: two on each node.
 const PARTITIONS: i32 = 6;
@@ -204,31 +203,8 @@ fn measure(bench: &Bench<'_>, output: Output) -> anyhow::Result<()> {
         BenchKind::Failover => failover::run(bench)?,
         BenchKind::ColdRead => cold_read::run(bench)?,
     };
-    let nodes = wait_equal(bench)?;
+    let nodes = equal::wait_equal(bench)?;
     print(output, &figures, nodes)
-}
-
-/// Waits until all nodes tell the same digests; returns how many nodes there are.
-fn wait_equal(bench: &Bench<'_>) -> anyhow::Result<usize> {
-    let deadline = bench.clock.monotonic() + EQUAL_DEADLINE;
-    loop {
-        let digests = bench.target.admin.get_all("/api/digest");
-        let groups: Vec<Option<&Value>> =
-            digests.iter().map(|d| d.1.as_ref().and_then(|v| v.get("groups"))).collect();
-        let equal = groups.windows(2).all(|w| w.first() == w.last());
-        if equal && groups.iter().all(Option::is_some) {
-            return Ok(groups.len());
-        }
-        if bench.clock.monotonic() > deadline {
-            let differ = digests.iter().map(|(node, d)| {
-                format!("{node}: {}", d.as_ref().map_or("no answer".to_owned(), Value::to_string))
-            });
-            bail!("the replicas are not equal:\n{}", differ.collect::<Vec<_>>().join("\n"));
-        }
-        if bench.stop.sleep(Duration::from_millis(500)) {
-            bail!("stopped before the replicas were compared");
-        }
-    }
 }
 
 fn print(output: Output, figures: &Figures, nodes: usize) -> anyhow::Result<()> {

@@ -13,12 +13,16 @@ use base::Clock;
 
 use crate::bench::measure::{self, Figures, Tally, Window};
 use crate::bench::{Bench, Target, payload};
-use crate::kafka_client::{Connection, batch};
+use crate::kafka_client::{Connection, LeaderMoved, batch};
 
 /// Different batches made in advance, so that the client's own work stays small.
 const BATCHES: usize = 64;
 /// Batches of one connection that an open loop has sent and not seen answered; then it waits.
 const OPEN_LOOP_BACKLOG: usize = 100_000;
+/// Before the new leader of a partition is asked for again.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+/// How long a partition may be without a leader.
+const NO_LEADER: Duration = Duration::from_secs(30);
 
 /// What a producing worker needs.
 pub(super) struct Producer {
@@ -61,35 +65,50 @@ impl Producer {
         })
     }
 
-    /// Produces until the window is over.
+    /// Produces until the window is over, to the new leader when the old one hands over.
     pub(super) fn work(
         &self,
         number: usize,
         window: &Window,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
-        match self.every {
-            Some(every) => self.open_loop(number, every, window, tally),
-            None => self.closed_loop(number, window, tally),
+        // Connections take turns inside the interval.
+        let share = number as f64 / self.connections.max(1) as f64;
+        let mut due = window.now() + self.every.unwrap_or_default().mul_f64(share);
+        loop {
+            let ended = match self.every {
+                Some(every) => self.open_loop(number, every, &mut due, window, tally),
+                None => self.closed_loop(number, window, tally),
+            };
+            match ended {
+                Err(error) if error.is::<LeaderMoved>() && !window.over() => {
+                    tally.leader_moved();
+                    std::thread::sleep(PAUSE);
+                }
+                ended => return ended,
+            }
         }
     }
 
+    /// Sends what is due from `due` on; when the leader moved, `due` is that of the first batch
+    /// that was not appended, so that the time without a leader counts.
     fn open_loop(
         &self,
         number: usize,
         every: Duration,
+        due: &mut Duration,
         window: &Window,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
         tally.keep_times();
         let (partition, mut sending) = open(&self.target, number)?;
         let mut receiving = sending.split()?;
-        let (sent, due) = mpsc::sync_channel::<Duration>(OPEN_LOOP_BACKLOG);
-        // Connections take turns inside the interval.
-        let mut at = window.now() + every.mul_f64(number as f64 / self.connections.max(1) as f64);
+        let (sent, schedule) = mpsc::sync_channel::<Duration>(OPEN_LOOP_BACKLOG);
+        let mut at = *due;
         std::thread::scope(|threads| {
             let receiver = threads.spawn(move || -> anyhow::Result<()> {
-                for scheduled in due {
+                for scheduled in schedule {
+                    *due = scheduled;
                     receiving.receive_produced()?;
                     tally.add(scheduled, self.records, self.records * self.record_bytes);
                 }
@@ -157,10 +176,19 @@ impl Producer {
     }
 }
 
-/// A partition for this worker and a connection to its leader.
+/// A partition for this worker and a connection to its leader, which it waits for.
 pub(super) fn open(target: &Target, number: usize) -> anyhow::Result<(i32, Connection)> {
     let first = target.kafka.first().context("no Kafka address")?;
-    let leaders = Connection::open(first)?.topic(&target.name)?.leaders;
+    let mut asking = Connection::open(first)?;
+    let mut waited = Duration::ZERO;
+    let leaders = loop {
+        match asking.topic(&target.name) {
+            Ok(topic) => break topic.leaders,
+            Err(error) if waited >= NO_LEADER => return Err(error),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+        waited += PAUSE;
+    };
     let (partition, leader) =
         leaders.iter().nth(number % leaders.len()).context("a topic without partitions")?;
     Ok((*partition, Connection::open(leader)?))

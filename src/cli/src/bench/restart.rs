@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use base::Clock;
 
+use crate::bench::equal::wait_equal;
 use crate::bench::measure::{Figures, rss_mb};
 use crate::bench::produce::Producer;
-use crate::bench::{Bench, fill, wait_equal, wait_settled};
+use crate::bench::{Bench, fill, wait_settled};
 use crate::kafka_client::Connection;
 use crate::local::READY_DEADLINE;
 use crate::local::ports::NODES;

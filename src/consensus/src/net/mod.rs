@@ -110,8 +110,8 @@ pub mod methods {
     pub const ADOPT: u16 = 9;
     /// Let me take a slot.
     pub const JOIN: u16 = 10;
-    /// Is your disk below its reserve.
-    pub const DISK: u16 = 11;
+    /// What there is to tell of disk and replicas.
+    pub const WATCH: u16 = 11;
     /// Give leadership to a node.
     pub const HAND_OVER: u16 = 12;
     /// How far the replicas are.

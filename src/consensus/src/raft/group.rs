@@ -1,5 +1,6 @@
 //! One Raft group: proposals merged into entries, reads made linearizable, leadership watched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub(crate) struct RaftGroup {
     pub(crate) checkpointing: Mutex<()>,
     /// Held while this leader replaces a member.
     pub(crate) joining: Mutex<()>,
+    /// See [`Group::behind`].
+    pub(super) behind: parking_lot::Mutex<BTreeSet<NodeId>>,
     limits: NodeLimits,
     queue: mpsc::Sender<Pending>,
     leadership: watch::Sender<Leadership>,
@@ -100,6 +103,7 @@ impl RaftGroup {
             installing: Mutex::new(()),
             checkpointing: Mutex::new(()),
             joining: Mutex::new(()),
+            behind: parking_lot::Mutex::default(),
             limits,
             queue,
             leadership: watch::Sender::new(Leadership::default()),
@@ -439,6 +443,15 @@ impl Group for RaftGroup {
 
     async fn log_state(&self) -> Result<LogState, ReadError> {
         self.state_of_log().await
+    }
+
+    fn behind(&self) -> BTreeSet<NodeId> {
+        self.behind.lock().clone()
+    }
+
+    async fn reach_all(&self, index: u64) -> bool {
+        let done = tokio::time::timeout(PROPOSE_TIMEOUT, self.wait_for_all(index)).await;
+        done.unwrap_or(false)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who leads and how far the others are: what only the leader of a group knows or can change.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::NodeId;
@@ -19,6 +20,8 @@ use crate::peer::{Lane, Message};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// An attempt to hand over that has not worked after so long is made again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Another node is asked this often how far the replicas are.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// A follower this many entries behind does not get the lead.
 const TRANSFER_LAG: u64 = 64;
 
@@ -39,6 +42,33 @@ impl RaftGroup {
             **id != metrics.id && voters.contains(id) && near(matched) && slot.is_some_and(&wanted)
         });
         candidates.max_by_key(|(_, m)| m.map_or(0, |m| m.index)).map(|(id, _)| *id)
+    }
+
+    /// See [`Group::behind`].
+    pub(crate) fn set_behind(&self, behind: BTreeSet<NodeId>) {
+        *self.behind.lock() = behind;
+    }
+
+    /// Index of the last entry in this node's log.
+    pub(crate) fn last_log_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// Waits as long as no replica is behind; see [`Group::reach_all`].
+    pub(super) async fn wait_for_all(&self, index: u64) -> bool {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let Ok(state) = self.state_of_log().await else { return false };
+            let mut voters = state.replicas.iter().filter(|replica| replica.votes);
+            if voters.all(|replica| replica.last_index >= index) {
+                return true;
+            }
+            if !self.behind().is_empty() {
+                return false;
+            }
+            // Woken by what replicas answer to this node; another leader is asked again.
+            drop(tokio::time::timeout(ASK_AGAIN, metrics.changed()).await);
+        }
     }
 
     /// Tells a follower to take over. Best effort: whether it does is seen by watching.

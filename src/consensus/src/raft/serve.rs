@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use base::{GroupId, NodeId};
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::network::{decode_append, encode_append_reply, group_id};
 use super::snapshot::{Offer, pull, serve_range};
 use super::types::{Types, invalid};
 use crate::birth::Birth;
+use crate::cluster::neighbours::watch_reply;
 use crate::group::{Group, ProposeError};
 use crate::net::{RaftHandler, Reply, methods, proto};
 use crate::peer::Message;
@@ -51,9 +52,8 @@ impl RaftHandler for Server {
             methods::READ_INDEX => self.read_index(request),
             methods::SNAPSHOT => self.snapshot(from, request),
             methods::READ_FILE => self.read_file(request),
-            methods::DISK => {
-                let below_reserve = self.own_disk_low.load(Ordering::Relaxed);
-                let reply = proto::DiskReply { below_reserve };
+            methods::WATCH => {
+                let reply = watch_reply(&self.groups, &self.own_disk_low);
                 Box::pin(std::future::ready(Ok(Message::head(reply.encode_to_vec()))))
             }
             methods::HAND_OVER => self.hand_over(request),

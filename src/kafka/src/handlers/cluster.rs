@@ -214,11 +214,13 @@ impl Shared {
     pub(super) fn facts(&self, topic: &Topic, partition: i32) -> Facts {
         let (leader, leader_epoch) = self.leader_of(&topic.name, partition);
         let replicas = self.replicas_of(topic, partition, leader);
-        let alive = |id: &i32| {
-            let node = u16::try_from(*id).map(NodeId);
-            node.is_ok_and(|node| self.backend.peers.is_alive(node))
-        };
-        let (in_sync, offline) = replicas.iter().partition(|id| alive(id));
+        let group = topic.group_of(partition).and_then(|id| self.backend.groups.get(id));
+        let behind = group.map(|group| group.behind()).unwrap_or_default();
+        let node = |id: i32| u16::try_from(id).map_or(NodeId(0), NodeId);
+        let alive = |id: &i32| self.backend.peers.is_alive(node(*id));
+        let (answering, offline): (Vec<i32>, Vec<i32>) = replicas.iter().partition(|id| alive(id));
+        let keeps_up = |id: &i32| *id == leader || !behind.contains(&node(*id));
+        let in_sync = answering.into_iter().filter(keeps_up).collect();
         Facts { leader, leader_epoch, replicas, in_sync, offline }
     }
 

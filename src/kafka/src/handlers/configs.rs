@@ -123,6 +123,7 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
         ("num.partitions", Kind::Int, config.default_partitions.to_string()),
         ("socket.request.max.bytes", Kind::Int, config.max_request_bytes.to_string()),
         ("max.connections", Kind::Int, config.max_connections.to_string()),
+        ("max.incremental.fetch.session.cache.slots", Kind::Int, config.fetch_sessions.to_string()),
         ("broker.session.timeout.ms", Kind::Int, config.broker_session.as_millis().to_string()),
         ("advertised.listeners", Kind::List, listener.clone()),
         ("listeners", Kind::List, listener),
@@ -150,6 +151,7 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
         ),
         ("offsets.retention.check.interval.ms", Kind::Long, groups.offsets_check_ms.to_string()),
     ];
+    rows.extend(security_rows(shared));
     let options = shared.backend.log.options();
     let every = |duration: std::time::Duration| duration.as_millis().to_string();
     rows.extend([
@@ -160,6 +162,30 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
             format!("{:.1}", options.compaction_bytes_per_second as f64),
         ),
     ]);
+    rows
+}
+
+/// What the listener that the client came by asks of it.
+fn security_rows(shared: &Arc<Shared>) -> Vec<(&'static str, Kind, String)> {
+    let security = &shared.config.security;
+    let mut rows = vec![(
+        "connection.failed.authentication.delay.ms",
+        Kind::Int,
+        security.failed_delay.as_millis().to_string(),
+    )];
+    if security.protocol.asks_who() {
+        let names: Vec<&str> = security.mechanisms.iter().map(|m| m.name()).collect();
+        let reauth_ms = security.max_reauth.map_or(0, |time| time.as_millis());
+        rows.push(("sasl.enabled.mechanisms", Kind::List, names.join(",")));
+        rows.push(("connections.max.reauth.ms", Kind::Long, reauth_ms.to_string()));
+    }
+    if let Some(tls) = &security.tls {
+        rows.push(("ssl.client.auth", Kind::Str, tls.client_auth().name().to_owned()));
+    }
+    if shared.backend.security.is_controlled() {
+        let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        rows.push(("authorizer.class.name", Kind::Str, authorizer.to_owned()));
+    }
     rows
 }
 

@@ -39,8 +39,8 @@ pub(crate) async fn describe(
         }
     };
     let nodes = shared.config.advertised.iter().map(|(node, (host, port))| {
-        let listener =
-            QuorumListener { name: "PLAINTEXT".to_owned(), host: host.clone(), port: *port };
+        let name = shared.config.security.protocol.name().to_owned();
+        let listener = QuorumListener { name, host: host.clone(), port: *port };
         QuorumNode { node_id: i32::from(node.0), listeners: vec![listener] }
     });
     let partitions = vec![partition(&state)];

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use base::broken::{self, Broken};
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
@@ -47,7 +48,11 @@ impl Newest {
             if let Some(key) = &record.key
                 && window.contains(&offset)
             {
-                self.0.insert(hash(key), offset);
+                if broken::is(Broken::OldestByKey) {
+                    self.0.entry(hash(key)).or_insert(offset);
+                } else {
+                    self.0.insert(hash(key), offset);
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Writing: produce, producer ids, delete records.
 
+use base::NodeId;
 use bytes::Bytes;
-use consensus::tags;
+use consensus::{GroupRef, tags};
 
 use super::check::Checked;
 use super::{LogService, key_of};
@@ -108,7 +109,8 @@ impl LogService {
     ) -> Result<Produced, LogError> {
         let Checked { batch, max_timestamp_ms } = checked;
         let group = self.group_of(topic, partition)?;
-        if acks == Acks::All && self.live_nodes() < topic.settings.min_insync_replicas {
+        let wanted = if acks == Acks::All { topic.settings.min_insync_replicas } else { 1 };
+        if self.in_sync(group) < wanted {
             return Err(LogError::NotEnoughReplicas);
         }
         let (mut command, head) = command::produce(key_of(topic, partition)?, claim, &batch);
@@ -128,6 +130,11 @@ impl LogService {
         let reply = ProduceReply::decode(&applied.reply);
         match reply.map_err(|e| LogError::Internal(e.to_string()))? {
             ProduceReply::Done { base_offset, log_start } => {
+                // What is applied has a majority.
+                let majority = self.0.peers.all().len() / 2 + 1;
+                if wanted > majority && !group.reach_all(applied.index).await {
+                    return Err(LogError::NotEnoughReplicasAfterAppend);
+                }
                 Ok(Produced { base_offset, log_append_time_ms, log_start_offset: log_start })
             }
             ProduceReply::UnknownPartition => Err(LogError::UnknownTopicOrPartition),
@@ -138,9 +145,11 @@ impl LogService {
         }
     }
 
-    fn live_nodes(&self) -> usize {
-        let peers = &self.0.peers;
-        peers.all().into_iter().filter(|node| peers.is_alive(*node)).count()
+    /// How many replicas of a group keep up.
+    fn in_sync(&self, group: &GroupRef) -> usize {
+        let (peers, behind) = (&self.0.peers, group.behind());
+        let keeps_up = |node: &NodeId| peers.is_alive(*node) && !behind.contains(node);
+        peers.all().iter().filter(|node| keeps_up(node)).count()
     }
 
     /// A producer id that no producer has; its epoch is 0.

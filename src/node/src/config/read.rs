@@ -92,6 +92,7 @@ const KEYS: &[Key] = &[
     key("raft.heartbeat_ms", int(100, 10_000), "200"),
     key("raft.election_min_ms", int(300, 60_000), "500"),
     key("raft.election_max_ms", int(301, 120_000), "700"),
+    key("raft.keep_log_bytes", int(0, 1 << 40), "536870912"),
     key("limits.connections", int(1, 1_000_000), "4096"),
     key("limits.request_bytes", int(1 << 20, 2 * GIB - 1), "104857600"),
     key("limits.inflight_bytes", int(1 << 20, 64 * GIB), "268435456"),
@@ -412,6 +413,7 @@ impl<'a> Reader<'a> {
             heartbeat_ms: self.number("raft.heartbeat_ms"),
             election_min_ms: self.number("raft.election_min_ms"),
             election_max_ms: self.number("raft.election_max_ms"),
+            keep_log_bytes: self.number("raft.keep_log_bytes"),
         };
         if raft.heartbeat_ms.saturating_mul(2) > raft.election_min_ms {
             let place = self.get("raft.election_min_ms").place;

@@ -121,7 +121,7 @@ fn mistakes_are_named_with_their_place() {
          log.retention_check_ms, log.compaction_check_ms, log.compaction_bytes_per_second, \
          log.offsets_retention_minutes, log.offsets_check_ms, disk.reserve_bytes, \
          raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, raft.election_max_ms, \
-         limits.connections, limits.request_bytes, limits.inflight_bytes, \
+         raft.keep_log_bytes, limits.connections, limits.request_bytes, limits.inflight_bytes, \
          kafka.security_protocol, kafka.tls_listener, kafka.client_auth, kafka.sasl_mechanisms, \
          kafka.max_reauth_ms, kafka.failed_authentication_delay_ms, kafka.authorizer, \
          kafka.super_users, kafka.allow_everyone_if_no_acl_found, \

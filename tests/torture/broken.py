@@ -1,0 +1,12 @@
+"""Which anomalies a node with a fault built in (src/base/src/broken.rs) must be convicted of."""
+
+EXPECTED = {
+    "skip-dedup": {"duplicate", "nonmonotonic-send"},
+    "ack-unknown": {"lost-write"},
+    "ack-before-write": {"lost-write", "inconsistent-offsets"},
+    "lose-commit": {"lost-commit"},
+    "any-generation": {"zombie-commit"},
+    "aborted-visible": {"aborted-txn-read"},
+    "early-lso": {"precommitted-read"},
+    "oldest-by-key": {"compacted-away"},
+}
