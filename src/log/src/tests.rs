@@ -19,6 +19,7 @@ use crate::*;
 mod groups;
 mod offsets;
 mod reconcile;
+mod segments;
 mod transactions;
 
 struct Cluster {
