@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use base::{Env, TaskGroup};
@@ -25,7 +26,7 @@ use crate::limits::{
 use crate::names;
 use crate::record::RecordBuilder;
 use crate::remote::{Connect, LocalFs, RemoteError, SftpFs, SftpOptions};
-use crate::scanner::{AfterFailure, Candidate, Scanner, Seen, Totals};
+use crate::scanner::{AfterFailure, Candidate, ScanEnd, Scanner, Seen, Totals};
 use crate::sink::{GivenUp, SinkError, Sinks};
 
 /// How often time-driven work is looked at.
@@ -101,15 +102,33 @@ pub fn connector(source: &SourceConfig) -> Connect {
         crate::config::SourceKind::Local => Arc::new(|| Ok(Box::new(LocalFs))),
         crate::config::SourceKind::Sftp => {
             let source = source.clone();
-            // Servers drop connections that log in at the same time (MaxStartups).
-            let one_by_one = Mutex::new(());
             Arc::new(move || {
-                let _turn = one_by_one.lock();
                 let options = SftpOptions::from_config(&source)?;
                 Ok(Box::new(SftpFs::connect(&options)?))
             })
         }
     }
+}
+
+/// Connections of all sessions, one after the other. `refused` counts logins that were refused
+/// since the latest that was accepted: a session that goes on working says nothing of the next
+/// login, for which the password may have changed.
+fn one_by_one(connect: Connect, refused: Arc<AtomicU32>) -> Connect {
+    // Servers drop connections that log in at the same time (MaxStartups).
+    let turn = Mutex::new(());
+    Arc::new(move || {
+        let _turn = turn.lock();
+        if refused.load(Ordering::SeqCst) >= MAX_LOGINS {
+            return Err(RemoteError::Auth("refused too often to be tried again".to_owned()));
+        }
+        let made = connect();
+        match &made {
+            Ok(_) => refused.store(0, Ordering::SeqCst),
+            Err(RemoteError::Auth(_)) => drop(refused.fetch_add(1, Ordering::SeqCst)),
+            Err(_) => {}
+        }
+        made
+    })
 }
 
 enum Event {
@@ -176,7 +195,7 @@ struct Run {
     committing: usize,
     give_up: Vec<GivenUp>,
     outage: Option<Outage>,
-    refused_logins: u32,
+    refused_logins: Arc<AtomicU32>,
     fetch_after: Duration,
     next_totals: Duration,
 }
@@ -197,6 +216,8 @@ impl Run {
         let (jobs, queue) = channel(sessions * QUEUED_PER_SESSION);
         let (result_tx, fetched) = channel(sessions * QUEUED_PER_SESSION);
         let root = job.source.path.clone().into_bytes();
+        let refused_logins = Arc::new(AtomicU32::new(0));
+        let connect = one_by_one(connect.clone(), refused_logins.clone());
         let (list_connect, list_root) = (connect.clone(), root.clone());
         base::task::thread("collect-list", move || {
             fetch::lister(&list_connect, &list_root, &filter, wanted, &list_tx);
@@ -233,7 +254,7 @@ impl Run {
             committing: 0,
             give_up: Vec::new(),
             outage: None,
-            refused_logins: 0,
+            refused_logins,
             fetch_after: now,
             next_totals: now,
         }
@@ -311,11 +332,12 @@ impl Run {
             Ok(bad_dirs) => {
                 self.connected();
                 self.next_scan = self.now() + pause;
-                self.scanner.end_scan(bad_dirs.is_empty());
+                let end = if bad_dirs.is_empty() { ScanEnd::Whole } else { ScanEnd::Gaps };
+                self.scanner.end_scan(end);
                 self.progress.lock().bad_dirs = bad_dirs;
             }
             Err(error) => {
-                self.scanner.end_scan(false);
+                self.scanner.end_scan(ScanEnd::Failed);
                 self.next_scan = self.now() + self.outside("listing", &error)?;
             }
         }
@@ -323,7 +345,6 @@ impl Run {
     }
 
     fn connected(&mut self) {
-        self.refused_logins = 0;
         let Some(outage) = self.outage.take() else { return };
         info!(source = %self.job.name, "the server answers again");
         // What came meanwhile is looked for now, however long the pause had become.
@@ -341,8 +362,7 @@ impl Run {
         match error {
             RemoteError::HostKey(text) => Err(Stopped::HostKey(text.clone())),
             RemoteError::Auth(text) => {
-                self.refused_logins += 1;
-                if self.refused_logins >= MAX_LOGINS {
+                if self.refused_logins.load(Ordering::SeqCst) >= MAX_LOGINS {
                     return Err(Stopped::Auth(text.clone()));
                 }
                 Ok(OUTSIDE_PAUSE * 5)

@@ -5,8 +5,8 @@
 //! clock decides nothing. A file that the ledger holds with the same size and time is done.
 //!
 //! Twins (different raw names with one path in the block store) are numbered when they are
-//! ready, after at least one complete scan, so that all of them are known: first those that the
-//! ledger remembers, then by bytes, the composed name first.
+//! ready, after at least one scan of all that can be listed, so that all of them are known: first
+//! those that the ledger remembers, then by bytes, the composed name first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -83,6 +83,17 @@ pub enum AfterFailure {
     },
 }
 
+/// How a scan ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// It saw everything.
+    Whole,
+    /// Some directories could not be listed.
+    Gaps,
+    /// It broke off somewhere.
+    Failed,
+}
+
 /// Totals of the latest complete scan and of what waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -116,6 +127,8 @@ pub struct Scanner {
     /// Who stands where in the block store; number 0 is not assigned yet.
     claims: BTreeMap<[u8; 16], Vec<Claim>>,
     scan: u64,
+    /// A scan came to its end.
+    looked: bool,
     listed: u64,
     done: u64,
     totals: Totals,
@@ -130,6 +143,7 @@ impl Scanner {
             due: BTreeSet::new(),
             claims: BTreeMap::new(),
             scan: 0,
+            looked: false,
             listed: 0,
             done: 0,
             totals: Totals::default(),
@@ -193,8 +207,10 @@ impl Scanner {
     }
 
     /// A scan ended. When it saw everything, files it did not see are forgotten.
-    pub fn end_scan(&mut self, complete: bool) {
-        if complete {
+    pub fn end_scan(&mut self, end: ScanEnd) {
+        // A directory that cannot be listed holds up no file elsewhere.
+        self.looked |= end != ScanEnd::Failed;
+        if end == ScanEnd::Whole {
             let scan = self.scan;
             let gone: Vec<FileKey> = (self.entries.iter())
                 .filter(|(_, e)| e.scan != scan && e.phase != Phase::InFlight)
@@ -217,8 +233,8 @@ impl Scanner {
     /// `remembered` finds the twin number of a path that is no longer listed.
     pub fn ready(&mut self, now: Duration, limit: usize) -> Vec<Candidate> {
         let mut out = Vec::new();
-        // Before the first whole scan a twin may not be known yet.
-        if self.totals.scans == 0 {
+        // Before the end of the first scan a twin may not be known yet.
+        if !self.looked {
             return out;
         }
         while out.len() < limit {
@@ -407,7 +423,7 @@ mod tests {
         for file in files {
             scanner.observe(s(now), (*file).clone(), None, None);
         }
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
     }
 
     fn ready(scanner: &mut Scanner, now: u64) -> Vec<String> {
@@ -447,13 +463,13 @@ mod tests {
         let file = seen("a", 3, 10);
         scanner.begin_scan();
         scanner.observe(s(1), file.clone(), Some(&version(&file, 1)), None);
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
         assert_eq!(scanner.totals(), Totals { listed: 1, done: 1, scans: 1, ..Default::default() });
         assert!(ready(&mut scanner, 99).is_empty());
         let newer = seen("a", 3, 11);
         scanner.begin_scan();
         scanner.observe(s(100), newer, Some(&version(&file, 1)), None);
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
         assert_eq!(ready(&mut scanner, 105), ["a"]);
     }
 
@@ -469,7 +485,7 @@ mod tests {
         assert_eq!(scanner.totals().done, 1);
         scanner.begin_scan();
         scanner.observe(s(31), file.clone(), Some(&version(&file, 1)), None);
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
         assert!(scanner.entries.is_empty());
     }
 
@@ -482,7 +498,7 @@ mod tests {
         scanner.committed(s(6), file.key, [7; 32], true);
         scanner.begin_scan();
         scanner.observe(s(7), file.clone(), Some(&version(&file, 1)), None);
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
         assert_eq!(scanner.totals().pending, 0, "a second reading is not backlog");
         let again = scanner.ready(s(9), 10);
         assert_eq!(again[0].recheck, Some([7; 32]));
@@ -506,7 +522,7 @@ mod tests {
         let again = |scanner: &mut Scanner, now, file: &Seen, given_up| {
             scanner.begin_scan();
             scanner.observe(s(now), file.clone(), None, given_up);
-            scanner.end_scan(true);
+            scanner.end_scan(ScanEnd::Whole);
         };
         again(&mut scanner, 10, &file, Some(file.stat));
         assert!(ready(&mut scanner, 999).is_empty());
@@ -522,7 +538,7 @@ mod tests {
         scan(&mut scanner, 0, &[&seen("a", 1, 1), &seen("b", 1, 1)]);
         scanner.begin_scan();
         scanner.observe(s(1), seen("a", 1, 1), None, None);
-        scanner.end_scan(false);
+        scanner.end_scan(ScanEnd::Gaps);
         assert_eq!(scanner.totals().pending, 2);
         scan(&mut scanner, 2, &[&seen("a", 1, 1)]);
         assert_eq!(scanner.totals().pending, 1);
@@ -549,7 +565,7 @@ mod tests {
         scanner.begin_scan();
         scanner.observe(s(0), nfc.clone(), None, None);
         scanner.observe(s(0), nfd.clone(), Some(&version(&nfd, 1)), None);
-        scanner.end_scan(true);
+        scanner.end_scan(ScanEnd::Whole);
         let got = scanner.ready(s(9), 9);
         assert_eq!((got.len(), got[0].seen.key, got[0].twin), (1, nfc.key, 2));
         // One that left the server but not the ledger keeps its place too.
@@ -557,5 +573,50 @@ mod tests {
         scan(&mut scanner, 0, &[&nfc]);
         scanner.remember_twin(&nfc.store_path, nfd.key, 1);
         assert_eq!(scanner.ready(s(9), 9)[0].twin, 2);
+    }
+    #[test]
+    fn a_directory_that_cannot_be_listed_holds_up_no_other_file() {
+        let mut scanner = Scanner::new(SourceConfig::default());
+        let look = |scanner: &mut Scanner, now, end| {
+            scanner.begin_scan();
+            scanner.observe(s(now), seen("a", 3, 10), None, None);
+            scanner.end_scan(end);
+        };
+        look(&mut scanner, 0, ScanEnd::Failed);
+        assert!(ready(&mut scanner, 10).is_empty(), "a twin may have come later");
+        look(&mut scanner, 11, ScanEnd::Gaps);
+        assert_eq!(scanner.totals().scans, 0, "only complete ones are counted");
+        assert_eq!(ready(&mut scanner, 11), ["a"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_backlog_waits_for_a_later_scan() {
+        let mut scanner = Scanner::new(SourceConfig { settle_ms: 0, ..Default::default() });
+        let more = 50;
+        let files: Vec<Seen> =
+            (0..MAX_BACKLOG + more).map(|n| seen(&format!("{n}"), 1, 1)).collect();
+        let all: Vec<&Seen> = files.iter().collect();
+        scan(&mut scanner, 0, &all);
+        let totals = scanner.totals();
+        assert_eq!(totals.listed, files.len() as u64);
+        assert_eq!(totals.pending, MAX_BACKLOG as u64, "no more are remembered");
+        let taken = scanner.ready(s(0), 80);
+        for candidate in &taken {
+            scanner.committed(s(0), candidate.seen.key, [7; 32], false);
+        }
+        let taken: BTreeSet<FileKey> = taken.iter().map(|candidate| candidate.seen.key).collect();
+        // What the ledger has by now makes room; the scan goes on behind it.
+        scanner.begin_scan();
+        let (old, new): (Vec<&Seen>, Vec<&Seen>) =
+            files.iter().partition(|file| taken.contains(&file.key));
+        for file in old {
+            scanner.observe(s(1), file.clone(), Some(&version(file, 1)), None);
+        }
+        for file in new {
+            scanner.observe(s(1), file.clone(), None, None);
+        }
+        scanner.end_scan(ScanEnd::Whole);
+        assert_eq!(scanner.totals().pending, files.len() as u64 - 80, "all have come in now");
+        assert_eq!(scanner.ready(s(1), files.len()).len(), files.len() - 80);
     }
 }

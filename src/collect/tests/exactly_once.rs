@@ -19,6 +19,9 @@ use collect::sink::{AppendItem, Appended, GivenUp, SinkError, Sinks, StoreFile};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[path = "exactly_once/stops.rs"]
+mod stops;
+
 const PARTITIONS: u32 = 3;
 
 /// Where a step breaks.

@@ -37,7 +37,7 @@ use crate::sled_store::SledDb;
 use crate::table::{RowsReader, TableStore};
 
 /// Bytes of commands between proposal and reply, per node.
-const BUDGET_BYTES: usize = 64 * MIB;
+pub(crate) const BUDGET_BYTES: usize = 64 * MIB;
 /// A group whose log grew by this much is checkpointed at once. A node that starts reads all log
 /// that it keeps, and applies again what came after the checkpoint.
 const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;

@@ -375,6 +375,51 @@ async fn sample_files_come_in_by_sftp_and_are_found_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_stopped_by_itself_starts_again_when_it_is_retried() {
+    let world = world();
+    let root = world.dir.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a.txt"), "text").unwrap();
+    let known_hosts = world.dir.path().join("known_hosts");
+    let another = format!("SHA256:{}", "A".repeat(43));
+    std::fs::write(&known_hosts, another).unwrap();
+    let serving = TaskGroup::new();
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let server = SampleServer::start(addr, root.clone(), "u", "secret", &serving).await.unwrap();
+    let (flow, tasks) = world.flow(None);
+    let mut spec = local_spec(&root);
+    let more = json!({
+        "type": "sftp",
+        "host": "127.0.0.1",
+        "port": server.addr.port(),
+        "user": "u",
+        "password": "secret",
+        "known_hosts": known_hosts,
+        "path": "/",
+    });
+    spec["source"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    flow.apply(spec).await.unwrap();
+    let stopped = async {
+        loop {
+            let row = flow.list().await.into_iter().next().unwrap_or_default();
+            if row["state"] == "stopped" {
+                return row["last_error"].to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let why = tokio::time::timeout(Duration::from_secs(60), stopped).await.unwrap();
+    assert!(why.contains("host key"), "{why}");
+    // Someone looks at the new key and takes it.
+    std::fs::write(&known_hosts, &server.host_key).unwrap();
+    assert_eq!(flow.retry("news").await.unwrap(), (0, 0), "nothing was given up");
+    settle(&flow, 1).await;
+    assert_eq!(world.records(), 1);
+    tasks.shutdown(Duration::from_secs(5)).await;
+    serving.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_when_every_step_breaks_and_the_node_restarts() {
     let world = world();
     let root = world.dir.path().join("tree");

@@ -22,6 +22,7 @@
 //!
 //! Transactions are described in [`transactions`].
 
+mod age;
 pub mod batch;
 mod command;
 mod compact;

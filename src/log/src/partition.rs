@@ -11,6 +11,7 @@ use segment::{SegmentInfo, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::age;
 use crate::batch::{self, BatchHeader};
 use crate::command::ProduceReply;
 use crate::compact::run::Made;
@@ -322,7 +323,8 @@ impl Partition {
             state.active_since_ms = at.time_ms;
         }
         let (from, to) = (offset(base_offset)?, offset(end)?);
-        self.stream.append(from, to, header.max_timestamp_ms, bytes.freeze())?;
+        let newest = age::newest_or_appended(header.max_timestamp_ms, at.time_ms);
+        self.stream.append(from, to, newest, bytes.freeze())?;
         // Nothing to do unless a roll has just let go of a segment below the start.
         self.trim(state);
         state.note_epoch(epoch);

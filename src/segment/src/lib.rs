@@ -78,7 +78,7 @@ pub struct SegmentInfo {
     pub crc: u32,
     /// The offset after the last one.
     pub next_offset: u64,
-    /// Newest timestamp, in milliseconds; `i64::MIN` when empty.
+    /// Newest timestamp that appends came with, in milliseconds; `i64::MIN` when empty.
     pub max_timestamp_ms: i64,
 }
 

@@ -111,3 +111,30 @@ fn a_cluster_is_born_once_whenever_the_power_of_all_fails() {
 fn a_cluster_is_born_once_whenever_another_nodes_power_fails() {
     is_born_whenever(2, &[(Crash::LoseUnsynced, &[2]), (Crash::Process, &[2])]);
 }
+
+/// A third of the nodes is missing for as long as it takes to be sure.
+const MISSING: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_blank_nodes_of_three_wait_for_the_third() {
+    for [first, second, late] in [[1, 2, 3], [2, 3, 1]] {
+        simulate(async {
+            let mut bench = Bench::new(1);
+            bench.start(first).await.unwrap();
+            bench.start(second).await.unwrap();
+            tokio::time::sleep(MISSING).await;
+            for node in [first, second] {
+                assert_eq!(bench.cluster(node).cluster_id(), None, "node {node} without {late}");
+                assert!(!bench.cluster(node).is_ready());
+                for group in GROUPS {
+                    let begun = bench.raft(node, group).raft.is_initialized().await.unwrap();
+                    assert!(!begun, "group {group} of node {node} without {late}");
+                    assert_eq!(bench.group(node, group).leadership().leader, None);
+                }
+            }
+            bench.start_all().await;
+            let none = Interrupted { victim: late, step: 0, how: Crash::Process, crashed: &[] };
+            check(&bench, none, &[]).await;
+        });
+    }
+}

@@ -1,11 +1,16 @@
 //! Nodes that hear nothing, whose disk fails, or that do not answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::env::sim_disk::Crash;
+use base::limits::MIB;
 use base::{GroupId, NodeId};
+use bytes::Bytes;
 
 use super::{Bench, GROUPS, NODES, TAG, set, simulate, until};
+use crate::cluster::BUDGET_BYTES;
 use crate::net::methods;
 use crate::raft::network::{PIPELINE, PIPELINE_BYTES};
 use crate::raft::store::REPLICATION_BYTES;
@@ -176,5 +181,58 @@ fn large_entries_for_a_follower_that_does_not_answer_wait_for_each_other() {
         }
         let awaited: usize = bench.net.awaited(GroupId::M0).iter().sum();
         assert!(awaited > PIPELINE_BYTES / 2, "{awaited} bytes: nothing was held back");
+    });
+}
+
+/// A command that counts its bytes for as long as anything holds them.
+struct Counted {
+    bytes: Vec<u8>,
+    held: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.len(), Ordering::SeqCst);
+    }
+}
+
+/// Has a leader asked for `count` commands of `len` bytes at once, until nobody waits any more;
+/// how many were acknowledged.
+async fn ask_at_once(bench: &Bench, held: &Arc<AtomicUsize>, count: usize, len: usize) -> usize {
+    let ask = |_| {
+        let bytes = set("key", &"x".repeat(len - 4)).to_vec();
+        held.fetch_add(bytes.len(), Ordering::SeqCst);
+        let command = Bytes::from_owner(Counted { bytes, held: held.clone() });
+        let group = bench.group(1, GroupId::M0);
+        async move { group.propose_here(TAG, command, None).await.is_ok() }
+    };
+    let answers = futures::future::join_all((0..count).map(ask)).await;
+    answers.iter().filter(|acknowledged| **acknowledged).count()
+}
+
+#[test]
+fn a_leader_without_followers_holds_a_bounded_number_of_bytes() {
+    simulate(async {
+        let mut bench = Bench::three(1).await;
+        assert_eq!(bench.group(1, GroupId::M0).leadership().leader, Some(NodeId(1)));
+        bench.crash(&[2, 3], Crash::Process).await;
+        let held = Arc::new(AtomicUsize::new(0));
+        // Nobody waits longer than a proposal may take: what is held then, the node holds.
+        for round in 0..2 {
+            assert_eq!(ask_at_once(&bench, &held, 3 * BUDGET_BYTES / MIB / 2, MIB).await, 0);
+            let bytes = held.load(Ordering::SeqCst);
+            assert!(bytes <= BUDGET_BYTES, "round {round}: {bytes} bytes");
+            assert!(bytes > BUDGET_BYTES - 2 * MIB, "round {round}: {bytes} bytes are not all");
+        }
+        bench.start_all().await;
+        until("all is given back", || held.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(ask_at_once(&bench, &held, 4, MIB).await, 4);
+        bench.equal_digests().await;
     });
 }

@@ -174,3 +174,43 @@ fn assert_stands_before_the_purge_point(bench: &Bench) {
     let purged = bench.cluster(1).status();
     assert!(at < purged.iter().find(|g| g.group == "d0").unwrap().purged);
 }
+
+/// Bytes of one of the values that a snapshot is made of.
+const VALUE: usize = 60_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_brings_only_the_bytes_that_a_node_lacks() {
+    let mut bench = Bench::new().await;
+    bench.keep_log_bytes = 0;
+    for node in 1..=3 {
+        bench.start(node).await;
+    }
+    bench.ready().await;
+    // Node 1 leads this group, and the reads of its disk are counted.
+    let d1 = |bench: &Bench, node: u16| {
+        let status = bench.cluster(node).status();
+        status.into_iter().find(|g| g.group == GroupId::data(1).to_string()).unwrap()
+    };
+    let value = |number: usize| format!("{number:0VALUE$}");
+    // More than one request's bytes, which node 3 has in its checkpoint.
+    for number in 0..20 {
+        bench.put(1, 1, value(number)).await;
+    }
+    let applied = d1(&bench, 1).applied;
+    until("node 3 has a checkpoint", || d1(&bench, 3).checkpoint >= applied).await;
+    bench.stop(3).await;
+    for number in 20..25 {
+        bench.put(1, 1, value(number)).await;
+    }
+    let applied = d1(&bench, 1).applied;
+    let purged = || [1, 2].iter().all(|node| d1(&bench, *node).purged >= applied);
+    until("the log is purged", purged).await;
+    let before = bench.gate.read_bytes();
+    bench.start(3).await;
+    bench.ready().await;
+    until("node 3 has it all", || d1(&bench, 3).applied >= applied).await;
+    let path = bench.path(3).join("parts/d1/list.log");
+    assert_eq!(std::fs::metadata(path).unwrap().len(), 25 * VALUE as u64);
+    assert_eq!(bench.gate.read_bytes() - before, 5 * VALUE as u64, "read of node 1's files");
+    bench.equal_digests().await;
+}

@@ -1,9 +1,9 @@
-//! A real disk whose syncs can be held up.
+//! A real disk whose syncs can be held up and whose reads are counted.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use base::Disk;
 use base::env::{DiskFile, OpenMode, RealDisk, Space};
@@ -19,6 +19,8 @@ struct State {
     opened: Condvar,
     waiting: AtomicUsize,
     free_bytes: Mutex<Option<u64>>,
+    /// Bytes read of files of services.
+    read_bytes: AtomicU64,
 }
 
 impl Gate {
@@ -41,6 +43,11 @@ impl Gate {
     /// What the disk says is free, instead of the truth.
     pub(crate) fn set_free_bytes(&self, bytes: Option<u64>) {
         *self.0.free_bytes.lock() = bytes;
+    }
+
+    /// Bytes read so far of files below `parts`.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.0.read_bytes.load(Ordering::SeqCst)
     }
 
     pub(crate) fn disk(&self) -> GateDisk {
@@ -71,7 +78,11 @@ struct GateFile {
 
 impl DiskFile for GateFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
+        let read = self.file.read_at(buf, offset)?;
+        if self.path.components().any(|part| part.as_os_str() == "parts") {
+            self.gate.0.read_bytes.fetch_add(read as u64, Ordering::SeqCst);
+        }
+        Ok(read)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

@@ -109,6 +109,8 @@ fn framed(w: Writer) -> Result<Vec<Bytes>, CodecError> {
 }
 
 #[cfg(test)]
+mod counting;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 pub(crate) mod sample;

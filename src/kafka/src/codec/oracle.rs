@@ -9,9 +9,11 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 
+use super::counting::CountingAlloc;
 use super::messages::FetchReplicaState;
 use super::sample::{Gen, Sample};
 use super::*;
+use crate::limits::DECODED_PER_BYTE;
 
 /// Messages made up for each row, version and side.
 const ROUNDS: u64 = 30;
@@ -224,6 +226,19 @@ fn unknown_tagged_fields_are_skipped() {
     assert_eq!(tried.len(), TABLE.iter().map(flexible).sum::<usize>());
 }
 
+/// What sharing the message's own bytes takes, however many they are.
+const SHARING_BYTES: usize = 64;
+
+/// Decodes a request and asserts what that takes at most. Returns whether it was one, and how many
+/// times its own bytes it took.
+fn decode_within_budget(bytes: &[u8], what: &str) -> (bool, usize) {
+    let mut message = Bytes::copy_from_slice(bytes);
+    let (decoded, held) = CountingAlloc::most_held(|| decode_request(&mut message));
+    let limit = DECODED_PER_BYTE * bytes.len() + SHARING_BYTES;
+    assert!(held <= limit, "{what}: {held} bytes for a message of {}", bytes.len());
+    (decoded.is_ok(), held / bytes.len())
+}
+
 /// Writes lengths that lie over every place of every message: nothing may panic, and nothing
 /// beyond the budget of the message's own bytes is taken.
 #[test]
@@ -244,8 +259,33 @@ fn lying_lengths_never_cost_more_than_the_budget() {
             for lie in lies {
                 let end = bytes.len().min(at + lie.len());
                 let lied = [&bytes[..at], lie, &bytes[end..]].concat();
-                let _ = decode_request(&mut Bytes::from(lied));
+                decode_within_budget(&lied, &format!("{:?} v{version} at {at}", api.key));
             }
         }
     });
+}
+
+/// The dearest messages: long arrays of the smallest elements. Those that say the truth are taken,
+/// and those that end in the middle of it cost no more.
+#[test]
+fn arrays_of_the_smallest_elements_cost_no_more_than_the_budget() {
+    let mut dearest = 0;
+    every_version(|api, version, round| {
+        // The arrays that a message may be made of, one inside the other or one after the other.
+        if round > 5 {
+            return;
+        }
+        let (g, ctx) = (&mut Gen::wide(round, 700), api.ctx(version));
+        let body = RequestBody::sample(api.key, g, ctx);
+        let request = Request { version, correlation_id: 0, client_id: None, body };
+        let bytes = frame(encode_request(&request).unwrap());
+        let what = format!("{:?} v{version} array {round}", api.key);
+        let (decoded, times) = decode_within_budget(&bytes, &what);
+        assert!(decoded, "{what}");
+        dearest = dearest.max(times);
+        for cut in [bytes.len() / 3, bytes.len() * 2 / 3, bytes.len() - 1] {
+            decode_within_budget(&bytes[..cut], &what);
+        }
+    });
+    assert!(dearest > DECODED_PER_BYTE / 2, "only {dearest} times: nothing here is dear");
 }

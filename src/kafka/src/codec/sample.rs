@@ -5,17 +5,49 @@ use uuid::Uuid;
 
 use super::wire::{Ctx, Double, Nullable, Records};
 
-/// Random numbers from a seed (splitmix64).
-pub(crate) struct Gen(u64);
+/// Random numbers from a seed (splitmix64), or values that take the fewest bytes.
+pub(crate) struct Gen {
+    state: u64,
+    wide: Option<Wide>,
+}
+
+/// A message of the smallest values, with one long array.
+struct Wide {
+    /// Arrays before the long one, of one element each; those behind it are empty.
+    before: u64,
+    len: u64,
+}
 
 impl Gen {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { state: seed, wide: None }
+    }
+
+    /// The smallest values; the array number `before` has `len` elements.
+    pub(crate) fn wide(before: u64, len: u64) -> Self {
+        Self { state: 0, wide: Some(Wide { before, len }) }
+    }
+
+    /// Elements of the next array.
+    fn count(&mut self) -> u64 {
+        match &mut self.wide {
+            None => self.below(4),
+            Some(wide) => match wide.before.checked_sub(1) {
+                Some(before) => {
+                    wide.before = before;
+                    1
+                }
+                None => std::mem::take(&mut wide.len),
+            },
+        }
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        if self.wide.is_some() {
+            return 0;
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -95,7 +127,8 @@ impl Sample for Records {
 }
 
 fn some<T: Sample>(g: &mut Gen, ctx: Ctx) -> Option<T> {
-    (g.below(4) != 0).then(|| T::sample(g, ctx))
+    // Null takes as many bytes as what is empty, and not every field may be null.
+    (g.wide.is_some() || g.below(4) != 0).then(|| T::sample(g, ctx))
 }
 
 impl Sample for Option<String> {
@@ -118,7 +151,7 @@ impl<T: Sample> Sample for Nullable<T> {
 
 impl<T: Sample> Sample for Vec<T> {
     fn sample(g: &mut Gen, ctx: Ctx) -> Self {
-        (0..g.below(4)).map(|_| T::sample(g, ctx)).collect()
+        (0..g.count()).map(|_| T::sample(g, ctx)).collect()
     }
 }
 

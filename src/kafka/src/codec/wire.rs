@@ -1,10 +1,9 @@
 //! Reading and writing of Kafka's primitive types.
 //!
 //! A [`Reader`] never trusts a length. An array of `n` elements needs `n` times their least size
-//! still to come; memory is taken in advance for at most as many bytes as are left to read, and
-//! beyond that only for elements that were read; and all that decoding allocates is charged to a
-//! budget of [`DECODED_PER_BYTE`] times the message's own bytes, at most [`MAX_DECODED_BYTES`]. A
-//! [`Writer`] collects chunks, so that record batches travel without a copy.
+//! still to come; and all that decoding allocates is charged, before it is taken, to a budget of
+//! [`DECODED_PER_BYTE`] times the message's own bytes, at most [`MAX_DECODED_BYTES`]. A [`Writer`]
+//! collects chunks, so that record batches travel without a copy.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -522,9 +521,10 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         if count > r.remaining() / on_wire {
             return Err(CodecError::BadLength(i64::try_from(count).unwrap_or(i64::MAX)));
         }
-        let mut items = Vec::with_capacity(count.min(r.remaining() / in_memory));
+        // All at once: a vector that grows by itself takes up to three times what it holds.
+        r.charge(count.saturating_mul(in_memory))?;
+        let mut items = Vec::with_capacity(count);
         for _ in 0..count {
-            r.charge(in_memory)?;
             items.push(T::decode(r, ctx)?);
         }
         Ok(Some(items))

@@ -139,8 +139,9 @@ impl LogService {
             OffsetQuery::Latest => return Ok(listed(end, -1)),
             OffsetQuery::Time(ts) => ts,
             OffsetQuery::MaxTimestamp => match part.stream.max_timestamp_ms() {
-                Some(ts) => ts,
-                None => return Ok(listed(-1, -1)),
+                Some(ts @ 0..) => ts,
+                // As in Kafka, no record is the newest where none has a timestamp (see `age`).
+                Some(..0) | None => return Ok(listed(-1, -1)),
             },
         };
         let search = part.clone();

@@ -9,6 +9,7 @@ use segment::SegmentInfo;
 use tracing::{info, warn};
 
 use super::LogService;
+use crate::age::newest_ms;
 use crate::command::Control;
 use crate::configs::{ReplicaSettings, TopicSettings};
 use crate::error::LogError;
@@ -180,10 +181,11 @@ fn retention_start(
 ) -> Option<i64> {
     let mut start = None;
     let limit = u64::try_from(settings.retention_bytes).ok();
-    for segment in segments {
-        let expired = settings.retention_ms >= 0
-            && segment.max_timestamp_ms >= 0
-            && now_ms.saturating_sub(segment.max_timestamp_ms) > settings.retention_ms;
+    for (number, segment) in segments.iter().enumerate() {
+        // A segment of which no time is known is no younger than the one behind it.
+        let made_ms = segments.iter().skip(number).find_map(newest_ms);
+        let is_old = |made_ms: i64| now_ms.saturating_sub(made_ms) > settings.retention_ms;
+        let expired = settings.retention_ms >= 0 && made_ms.is_some_and(is_old);
         let newest = i64::try_from(segment.next_offset) == Ok(end);
         // Kafka's rule: the log never falls below the limit, and the newest segment goes only
         // by time.
@@ -200,17 +202,23 @@ fn retention_start(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::age::newest_or_appended;
 
     fn check(configs: &[(&str, &str)], start: Option<i64>) {
-        let segment = |n: u64| SegmentInfo {
+        check_times(&[1000, 2000, 3000, 4000], configs, start);
+    }
+
+    /// Four segments whose newest timestamps are these.
+    fn check_times(times: &[i64; 4], configs: &[(&str, &str)], start: Option<i64>) {
+        let segment = |(n, max_timestamp_ms): (u64, &i64)| SegmentInfo {
             base_offset: n * 10,
             generation: 0,
             len: 100,
             crc: 0,
             next_offset: n * 10 + 10,
-            max_timestamp_ms: 1000 * n as i64 + 1000,
+            max_timestamp_ms: *max_timestamp_ms,
         };
-        let segments: Vec<_> = (0..4).map(segment).collect();
+        let segments: Vec<_> = (0..).zip(times).map(segment).collect();
         let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings = TopicSettings::of(&configs, &BTreeMap::new());
         assert_eq!(retention_start(&segments, 400, 40, 5000, &settings), start, "{configs:?}");
@@ -224,5 +232,25 @@ mod tests {
         check(&[("retention.ms", "-1"), ("retention.bytes", "150")], Some(20));
         check(&[("retention.bytes", "0")], Some(30));
         check(&[("retention.bytes", "400")], None);
+    }
+
+    #[test]
+    fn segments_without_timestamps_go_by_the_time_of_their_appends() {
+        let appended = |ms| newest_or_appended(-1, ms);
+        let half = [("retention.ms", "2500")];
+        check_times(&[1000, 2000, 3000, 4000].map(appended), &half, Some(20));
+        check_times(&[appended(1000), 2000, appended(3000), 4000], &half, Some(20));
+        check_times(&[appended(3000), 1000, 1000, 1000], &half, None);
+        let never = [("retention.ms", "-1")];
+        check_times(&[1000, 2000, 3000, 4000].map(appended), &never, None);
+    }
+
+    /// As earlier versions wrote them.
+    #[test]
+    fn a_segment_of_which_no_time_is_known_goes_with_the_next_one() {
+        let half = [("retention.ms", "2500")];
+        check_times(&[-1, -1, 2000, 4000], &half, Some(30));
+        check_times(&[-1, -1, 3000, 4000], &half, None);
+        check_times(&[-1; 4], &half, None);
     }
 }
