@@ -16,7 +16,7 @@ use crate::node::Life;
 use crate::world::World;
 
 /// Longest pause between two requests of a member, in milliseconds.
-const PAUSE_MS: u64 = 300;
+const PAUSE_MS: u64 = 150;
 
 struct Member {
     world: Arc<World>,

@@ -17,7 +17,7 @@ use crate::node::Life;
 use crate::world::World;
 
 /// Longest pause between two steps of a member, in milliseconds.
-const PAUSE_MS: u64 = 300;
+const PAUSE_MS: u64 = 150;
 /// How long a member may take to give partitions up.
 const REBALANCE_MS: i32 = 10_000;
 

@@ -45,9 +45,9 @@ const PARTITIONS: (u32, u32) = (4, 6);
 const SESSION_MS: i64 = 3_000;
 /// How long a member of the consumer protocol owns what it was told without hearing more.
 const LEASE_MS: u64 = 2_000;
-const REBALANCE_MS: i64 = 2_000;
+const REBALANCE_MS: i64 = 1_000;
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for rows to say what their coordinator says.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -166,9 +166,11 @@ fn is_lost(world: &World, random: &SeededRandom) -> bool {
 
 /// The node that coordinates a group, if one that runs knows it.
 fn coordinator(world: &World, random: &SeededRandom, group: &str) -> Option<Arc<Life>> {
-    let life = world.random_life(random)?;
-    let leader = life.log.coordinator(group).ok()?.leadership().leader?;
-    world.life(leader)
+    (0..3).find_map(|_| {
+        let life = world.random_life(random)?;
+        let leader = life.log.coordinator(group).ok()?.leadership().leader?;
+        world.life(leader)
+    })
 }
 
 /// The term in which a node coordinates a group.

@@ -134,21 +134,21 @@ mod tests {
 
     #[test]
     fn torn_transactions_and_what_readers_should_not_have_seen_are_found() {
-        let fits = |record: &Record, both: bool| {
+        let judge = |record: &Record, both: bool| {
             let one = |n: usize| vec![(0, format!("client-1-1 {n} 0.0"))];
             let records = vec![one(0), if both { one(1) } else { Vec::new() }];
             let offsets = BTreeMap::from([(1, Some(1))]);
-            super::fits(record, &Found { records, offsets }).err().unwrap_or_default()
+            fits(record, &Found { records, offsets }).err().unwrap_or_default()
         };
         let written = || vec![txn(1, Fate::Unknown)];
         let record = Record { written: written(), ..Record::default() };
-        assert_eq!(fits(&record, true), "");
-        assert!(fits(&record, false).contains("present"));
+        assert_eq!(judge(&record, true), "");
+        assert!(judge(&record, false).contains("present"));
         let seen = BTreeMap::from([((0, 7), "client-1-1 0 0.0".to_owned())]);
         let record = Record { written: written(), seen, ..Record::default() };
-        assert!(fits(&record, true).contains("was given"));
+        assert!(judge(&record, true).contains("was given"));
         let seen_offsets = BTreeSet::from([(1, 2)]);
         let record = Record { written: written(), seen_offsets, ..Record::default() };
-        assert!(fits(&record, true).contains("never committed"));
+        assert!(judge(&record, true).contains("never committed"));
     }
 }
