@@ -12,7 +12,8 @@ use crate::world::World;
 /// Longest time between two faults, in milliseconds.
 const PAUSE_MS: u64 = 2_000;
 
-fn kind(random: &SeededRandom) -> Crash {
+/// How a node crashes.
+pub(crate) fn kind(random: &SeededRandom) -> Crash {
     match random.below(3) {
         0 => Crash::Process,
         1 => Crash::LoseUnsynced,

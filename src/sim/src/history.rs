@@ -108,6 +108,12 @@ impl History {
         }
     }
 
+    /// The newest term in which somebody said to lead a group.
+    pub fn newest_term(&self, group: u16) -> u64 {
+        let terms = self.leaders.range((group, 0)..=(group, u64::MAX));
+        terms.map(|((_, term), _)| *term).next_back().unwrap_or(0)
+    }
+
     /// Notes something that must not happen; the first is kept.
     pub fn violate(&mut self, what: String) {
         self.violation.get_or_insert(what);
@@ -220,6 +226,7 @@ mod tests {
         let mut history = History::default();
         history.leads(2, 5, 1);
         history.leads(2, 6, 2);
+        assert_eq!((history.newest_term(2), history.newest_term(3)), (6, 0));
         history.read("l", 3, "a");
         assert_eq!(history.violation(), None);
         history.leads(2, 5, 3);

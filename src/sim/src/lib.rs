@@ -24,6 +24,9 @@
 //!   with a batch to read at or after every offset.
 //! * A group is at the offset whose commit was acknowledged last, and a log begins no earlier than
 //!   it was said to, with every record from there on (see [`marks`]).
+//! * Of a consumer group: no partition has two owners, generations and epochs do not go back,
+//!   nothing is committed in the name of an old one, a static member keeps what it has, committed
+//!   offsets stand, and every node has the coordinator's rows (see [`groups`]).
 //! * At most one node leads a group in a term.
 //! * All nodes end with equal digests in every group, and none gives up unless its disk failed.
 //!
@@ -40,6 +43,7 @@
 
 pub mod compacted;
 pub mod faults;
+pub mod groups;
 pub mod history;
 pub mod list;
 pub mod marks;

@@ -15,12 +15,14 @@ use consensus::net::sim_net::{SimNet, SimPort};
 use consensus::{
     Cluster, ClusterOptions, Ground, MemStore, SledDb, SlotReset, StateMachine, TableStore, tags,
 };
+use log::groups::GroupService;
 use log::{LogOptions, LogService, LogShared};
 use segment::{SegmentWriter, WriterOptions, Writing};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use wal::{SyncMode, Wal};
 
+use crate::groups;
 use crate::list::{self, List};
 
 /// Data groups of the simulated cluster.
@@ -152,10 +154,12 @@ impl Hardware {
         let groups = cluster.groups();
         let log =
             LogService::start(shared, groups, cluster.peers(), readers.collect(), &tasks, options);
+        let store = Arc::new(log.clone());
+        let groups = GroupService::start(store, groups::config(), env, &tasks);
         cluster.settle(Arc::new(NoCredit), &tasks);
         net.attach(port);
         let ended = CancellationToken::new();
-        Ok(Life { node: self.node, cluster, log, disk, ended, tasks, writer })
+        Ok(Life { node: self.node, cluster, log, groups, disk, ended, tasks, writer })
     }
 }
 
@@ -210,6 +214,8 @@ pub struct Life {
     pub cluster: Arc<Cluster>,
     /// Its log.
     pub log: LogService,
+    /// The consumer groups that it coordinates.
+    pub groups: Arc<GroupService>,
     /// Its disk.
     pub disk: LifeDisk,
     /// Cancelled when it crashes.

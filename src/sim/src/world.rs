@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::history::{Counts, History, Sending};
 use crate::node::{DATA_GROUPS, EPOCH_MS, Hardware, Life};
-use crate::{compacted, faults, list, marks, topic, txn};
+use crate::{compacted, faults, groups, list, marks, topic, txn};
 
 /// Time with faults.
 const FAULTS: Duration = Duration::from_secs(25);
@@ -27,8 +27,9 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 const LIST_CLIENTS: u64 = 3;
 const PRODUCERS: u64 = 4;
 const CONSUMERS: u64 = 2;
-const TXN_CLIENTS: u64 = 3;
 const TXN_READERS: u64 = 2;
+/// Members of each consumer group.
+const MEMBERS: u64 = 3;
 
 /// A simulated cluster and its clients.
 pub struct World {
@@ -42,6 +43,8 @@ pub struct World {
     pub txns: Mutex<txn::Record>,
     /// What the compacted topic must hold.
     pub compacted: Mutex<compacted::Written>,
+    /// What members of consumer groups did and saw.
+    pub groups: Mutex<groups::Record>,
     /// What a group's offset and a log's start must be.
     pub marks: Mutex<marks::Marks>,
     /// Records left in the compacted topic, of so many offsets.
@@ -51,6 +54,8 @@ pub struct World {
     /// Nodes whose power is about to fail, or has failed.
     armed: Mutex<BTreeSet<NodeId>>,
     quiet: AtomicBool,
+    calm: AtomicBool,
+    grouped: AtomicBool,
     drivers: TaskGroup,
     trace: Mutex<Vec<String>>,
     crashes: Mutex<usize>,
@@ -68,6 +73,10 @@ pub struct Report {
     pub terms: usize,
     /// Transactions that committed.
     pub committed: usize,
+    /// Crashes of transaction coordinators, by what they were aimed at.
+    pub aimed: [usize; txn::aim::AIMS],
+    /// What consumer groups did.
+    pub groups: groups::Counts,
     /// Acknowledged commits of offsets, and deletions of records.
     pub moves: (u64, u64),
     /// Records left in the compacted topic, of so many offsets.
@@ -102,12 +111,15 @@ impl World {
             history: Mutex::default(),
             txns: Mutex::default(),
             compacted: Mutex::default(),
+            groups: Mutex::default(),
             marks: Mutex::default(),
             left: Mutex::default(),
             hardware,
             lives: Mutex::default(),
             armed: Mutex::default(),
             quiet: AtomicBool::new(false),
+            calm: AtomicBool::new(false),
+            grouped: AtomicBool::new(false),
             drivers: TaskGroup::new(),
             trace: Mutex::default(),
             crashes: Mutex::default(),
@@ -123,9 +135,12 @@ impl World {
         let clients = self.clone().start_clients();
         let watching = TaskGroup::new();
         watching.spawn("leaders", self.clone().watch_leaders());
-        faults::run(&self, &random, FAULTS).await;
+        let aiming = SeededRandom::new(self.seed ^ 0xa1a1);
+        let aimed = txn::aim::run(&self, &aiming, FAULTS);
+        tokio::join!(faults::run(&self, &random, FAULTS), aimed);
         self.mend(&random).await;
         self.wait_until_ready().await?;
+        self.calm.store(true, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;
         self.quiet.store(true, Ordering::SeqCst);
         for (name, client) in clients {
@@ -134,6 +149,7 @@ impl World {
             ended.map_err(|_| format!("{name} panicked"))?;
         }
         let lives: Vec<_> = self.lives.lock().values().cloned().collect();
+        groups::check(&self, &lives).await?;
         txn::settle(&lives).await?;
         let equal = self.equal_digests().await;
         self.check_replicas().await?;
@@ -147,12 +163,17 @@ impl World {
             return Err(violation.to_owned());
         }
         let crashes = *self.crashes.lock() - lives.len();
-        let committed = self.txns.lock().committed();
+        let (committed, aimed) = {
+            let txns = self.txns.lock();
+            (txns.committed(), txns.aimed)
+        };
         Ok(Report {
             counts: history.counts(),
             crashes,
             terms: history.terms(),
             committed,
+            aimed,
+            groups: self.groups.lock().counts(),
             moves: self.marks.lock().moves,
             compacted: *self.left.lock(),
         })
@@ -172,7 +193,7 @@ impl World {
         };
         run("topic creation", Box::pin(topic::create(self.clone())));
         run("topic creation", Box::pin(txn::create(self.clone())));
-        for client in 1..=TXN_CLIENTS {
+        for client in 1..=txn::CLIENTS {
             run("transactional client", Box::pin(txn::run_client(self.clone(), client)));
         }
         for client in 1..=TXN_READERS {
@@ -185,6 +206,12 @@ impl World {
             let sending = if client % 2 == 0 { Sending::Plain } else { Sending::Idempotent };
             let client = 100 + client;
             run("producer", Box::pin(topic::run_producer(self.clone(), client, sending)));
+        }
+        run("grouped topic", Box::pin(groups::prepare(self.clone())));
+        for member in 1..=MEMBERS {
+            let (classic, consumer) = (self.clone(), self.clone());
+            run("classic member", Box::pin(groups::classic::run_member(classic, member)));
+            run("consumer member", Box::pin(groups::consumer::run_member(consumer, member)));
         }
         run("compacted topic", Box::pin(compacted::run_writer(self.clone())));
         run("committed offset", Box::pin(marks::run_committer(self.clone())));
@@ -241,6 +268,26 @@ impl World {
     /// Wall time as a client has it, in milliseconds.
     pub fn now_ms(&self) -> i64 {
         EPOCH_MS + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0)
+    }
+
+    /// Time since the beginning, in milliseconds.
+    pub fn age_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether everything works again, and nobody loses an answer any more.
+    pub fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::SeqCst)
+    }
+
+    /// Consumer groups may begin.
+    pub fn open_groups(&self) {
+        self.grouped.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether they may.
+    pub fn has_groups(&self) -> bool {
+        self.grouped.load(Ordering::SeqCst)
     }
 
     /// Whether clients should end.
@@ -389,6 +436,7 @@ impl World {
     }
 
     async fn check_replicas(&self) -> Result<(), String> {
+        let offsets = txn::offsets(self).await?;
         let lives: Vec<_> = self.lives.lock().values().cloned().collect();
         for life in lives {
             let on = |what: String| format!("node {}: {what}", life.node);
@@ -400,7 +448,7 @@ impl World {
                 let found = topic::values(&life, partition).await.map_err(on)?;
                 self.history.lock().check(&topic::name(partition), &found).map_err(on)?;
             }
-            txn::check(self, &life).await.map_err(on)?;
+            txn::check(self, &life, &offsets).await.map_err(on)?;
             marks::check(self, &life).await.map_err(on)?;
             let (records, offsets) = compacted::check(self, &life).await.map_err(on)?;
             self.note(format!("node {}: {records} records of {offsets} offsets", life.node));

@@ -38,6 +38,8 @@ pub struct TxnDescription {
     pub start_ms: i64,
     /// Topics and partitions of the transaction, while it is open or about to end.
     pub parts: Vec<(String, i32)>,
+    /// Consumer groups of the transaction, while it is open or about to end.
+    pub groups: Vec<String>,
 }
 
 /// What the coordinator says of a producer.
@@ -333,6 +335,7 @@ impl LogService {
             timeout_ms: txn.timeout_ms,
             start_ms: txn.start_ms,
             parts: txn.parts.iter().filter_map(name).collect(),
+            groups: txn.groups.clone(),
         }
     }
 

@@ -1,10 +1,14 @@
 //! Transactional producers over a topic of two partitions, and readers of committed records.
 //!
-//! Each transaction writes a few values to both partitions. At the end, on every node: of a
-//! transaction that committed everything is there, once and in order; of one that was aborted or
-//! given up nothing; of one whose fate its client never learned all or nothing; whatever a reader
-//! was given on the way belongs to what is there in the end; and no transaction holds the last
-//! stable offset back.
+//! Each transaction writes a few values to both partitions, and most commit an offset of their
+//! client's consumer group. At the end, on every node: of a transaction that committed everything
+//! is there, once and in order; of one that was aborted or given up nothing; of one whose fate its
+//! client never learned all or nothing, values and offset alike; whatever a reader was given on the
+//! way belongs to what is there in the end; and no transaction holds the last stable offset or a
+//! group back. Meanwhile [`aim`] crashes coordinators between the steps of transactions.
+
+pub mod aim;
+mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,21 +17,27 @@ use std::time::Duration;
 use base::env::{Random, SeededRandom};
 use bytes::Bytes;
 use log::batch::{BatchHeader, build, with_transaction};
+use log::groups::{CommitCheck, CommitVia};
 use log::records::{RecordRef, records};
 use log::transactions::{Outcome, ProducerEpoch, TxnVersion};
-use log::{Acks, FetchSpec, Isolation, LogError, TopicRef, TopicSpec};
+use log::{Acks, FetchSpec, Isolation, LogError, OffsetToCommit, TopicRef, TopicSpec};
 use tokio::time::Instant;
 
+use self::check::Found;
 use crate::node::Life;
 use crate::topic;
 use crate::world::World;
 
+/// Transactional clients, numbered from 1.
+pub const CLIENTS: u64 = 3;
 const TOPIC: &str = "x";
 const PARTITIONS: i32 = 2;
 const READ_BYTES: usize = 256 << 10;
 const TIME_MS: i64 = 1_767_225_600_000;
 /// Attempts in a cluster that is whole again before a client gives up.
 const ATTEMPTS: u32 = 100;
+/// The shortest `transaction.timeout.ms`.
+const SHORT_MS: i32 = 2_000;
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client knows of a transaction in the end.
@@ -38,12 +48,14 @@ enum Fate {
     Unknown,
 }
 
-/// A transaction: its fate, and the values written to each partition.
+/// A transaction: its fate, the values written to each partition, and the offset of its group.
 #[derive(Debug)]
 struct Written {
     name: String,
+    client: u64,
     fate: Fate,
     values: Vec<Vec<String>>,
+    offset: Option<i64>,
 }
 
 /// What transactional clients did and saw.
@@ -52,6 +64,10 @@ pub struct Record {
     written: Vec<Written>,
     /// Values that readers of committed records were given, by partition and offset.
     seen: BTreeMap<(i32, i64), String>,
+    /// Clients, and where readers found their groups.
+    seen_offsets: BTreeSet<(u64, i64)>,
+    /// Crashes by what they were aimed at.
+    pub aimed: [usize; aim::AIMS],
 }
 
 impl Record {
@@ -59,6 +75,18 @@ impl Record {
     pub fn committed(&self) -> usize {
         self.written.iter().filter(|txn| txn.fate == Fate::Committed).count()
     }
+
+    /// How far a client's group was taken by what committed, and how far it was seen.
+    fn floor(&self, client: u64) -> (Option<i64>, Option<i64>) {
+        let of = self.written.iter().filter(|t| t.client == client && t.fate == Fate::Committed);
+        let seen = self.seen_offsets.range((client, i64::MIN)..=(client, i64::MAX));
+        (of.filter_map(|txn| txn.offset).max(), seen.map(|(_, offset)| *offset).max())
+    }
+}
+
+/// The consumer group of a client.
+fn group_of(client: u64) -> String {
+    format!("copied-{client}")
 }
 
 /// Makes the topic, through whatever happens meanwhile.
@@ -73,7 +101,10 @@ pub async fn create(world: Arc<World>) {
 struct Client {
     world: Arc<World>,
     random: SeededRandom,
+    number: u64,
     id: String,
+    /// Its consumer group.
+    group: String,
     version: TxnVersion,
     timeout_ms: i32,
     me: ProducerEpoch,
@@ -95,10 +126,18 @@ enum Step {
 pub async fn run_client(world: Arc<World>, client: u64) {
     let random = SeededRandom::new(world.seed ^ (client << 32));
     let version = if client.is_multiple_of(2) { TxnVersion::V1 } else { TxnVersion::V2 };
-    let timeout_ms = if client.is_multiple_of(3) { 2_000 } else { 8_000 };
-    let (id, me) = (format!("client-{client}"), ProducerEpoch { producer_id: -1, epoch: -1 });
-    let sequences = vec![0; 2];
-    let mut client = Client { world, random, id, version, timeout_ms, me, sequences, patience: 0 };
+    let mut client = Client {
+        world,
+        random,
+        number: client,
+        id: format!("client-{client}"),
+        group: group_of(client),
+        version,
+        timeout_ms: if client.is_multiple_of(3) { SHORT_MS } else { 8_000 },
+        me: ProducerEpoch { producer_id: -1, epoch: -1 },
+        sequences: vec![0; 2],
+        patience: 0,
+    };
     let mut number = 0;
     let mut fresh = true;
     while !client.world.is_quiet() {
@@ -155,15 +194,20 @@ impl Client {
     }
 
     /// One transaction; says whether a new epoch is needed after it.
-    async fn transaction(&mut self, number: u64) -> bool {
-        let name = format!("{}-{number}", self.id);
-        let mut txn = Written { name, fate: Fate::NotCommitted, values: vec![Vec::new(); 2] };
-        let fresh = self.attempt(&mut txn).await;
+    async fn transaction(&mut self, number: i64) -> bool {
+        let mut txn = Written {
+            name: format!("{}-{number}", self.id),
+            client: self.number,
+            fate: Fate::NotCommitted,
+            values: vec![Vec::new(); 2],
+            offset: None,
+        };
+        let fresh = self.attempt(number, &mut txn).await;
         self.world.txns.lock().written.push(txn);
         fresh
     }
 
-    async fn attempt(&mut self, txn: &mut Written) -> bool {
+    async fn attempt(&mut self, number: i64, txn: &mut Written) -> bool {
         for round in 0..=self.random.below(2) {
             for partition in 0..PARTITIONS {
                 let count = 1 + self.random.below(2);
@@ -181,6 +225,16 @@ impl Client {
                     of.extend(values);
                 }
             }
+        }
+        if self.random.below(3) > 0 {
+            match self.commit_offset(number).await {
+                Step::Done => txn.offset = Some(number),
+                Step::Refused | Step::Unknown => return self.give_up().await,
+            }
+        }
+        if self.timeout_ms == SHORT_MS && self.random.below(6) == 0 {
+            // It takes too long, and is fenced.
+            tokio::time::sleep(Duration::from_millis(SHORT_MS.unsigned_abs().into())).await;
         }
         match self.random.below(8) {
             // The client dies here; the next one fences it.
@@ -249,19 +303,89 @@ impl Client {
     async fn add(&mut self, partition: i32) -> Step {
         let parts = [(TOPIC.to_owned(), partition)];
         loop {
-            let Some(life) = self.coordinator() else {
-                if self.again().await { continue } else { return Step::Unknown }
+            let added = match self.coordinator() {
+                None => Err(LogError::NotLeader { leader: None }),
+                Some(life) => tokio::select! {
+                    () = life.ended.cancelled() => Err(LogError::Timeout),
+                    added = life.log.add_partitions(&self.id, self.me, &parts) => added,
+                },
             };
-            let added = tokio::select! {
-                () = life.ended.cancelled() => Err(LogError::Timeout),
-                added = life.log.add_partitions(&self.id, self.me, &parts) => added,
-            };
-            match added {
-                Ok(()) => return Step::Done,
-                Err(error) if is_final(&error) => return Step::Refused,
-                Err(_) if self.again().await => {}
-                Err(_) => return Step::Unknown,
+            if let Some(step) = self.step(&added).await {
+                return step;
             }
+        }
+    }
+
+    /// Commits a number as the offset of the client's group.
+    async fn commit_offset(&mut self, number: i64) -> Step {
+        if self.version == TxnVersion::V1 {
+            match self.add_group().await {
+                Step::Done => {}
+                other => return other,
+            }
+        }
+        loop {
+            let group = &self.group;
+            let leading =
+                self.life_of(|life| life.log.coordinator(group).ok()?.leadership().leader);
+            let committed = match leading {
+                None => Err(LogError::NotLeader { leader: None }),
+                Some(life) => tokio::select! {
+                    () = life.ended.cancelled() => Err(LogError::Timeout),
+                    committed = self.send_offset(&life, number) => committed,
+                },
+            };
+            if let Some(step) = self.step(&committed).await {
+                return step;
+            }
+        }
+    }
+
+    async fn add_group(&mut self) -> Step {
+        loop {
+            let added = match self.coordinator() {
+                None => Err(LogError::NotLeader { leader: None }),
+                Some(life) => tokio::select! {
+                    () = life.ended.cancelled() => Err(LogError::Timeout),
+                    added = life.log.add_offsets(&self.id, self.me, &self.group) => added,
+                },
+            };
+            if let Some(step) = self.step(&added).await {
+                return step;
+            }
+        }
+    }
+
+    /// As the Kafka gateway does it.
+    async fn send_offset(&self, life: &Life, number: i64) -> Result<(), LogError> {
+        let check = CommitCheck {
+            group: self.group.clone(),
+            via: CommitVia::Transaction,
+            generation: -1,
+            member: String::new(),
+            instance: None,
+        };
+        let checked = life.groups.check_transactional_commit(&check);
+        checked.map_err(|_| LogError::NotLeader { leader: None })?;
+        let offsets = [OffsetToCommit {
+            topic: TOPIC.to_owned(),
+            partition: 0,
+            offset: number,
+            leader_epoch: -1,
+            metadata: String::new(),
+        }];
+        let (id, group, me) = (&self.id, &self.group, self.me);
+        let sent = life.log.commit_offsets_in_transaction(id, me, group, &offsets, self.version);
+        sent.await?.into_iter().collect()
+    }
+
+    /// What an answer says of a step; `None` when it has to be asked again.
+    async fn step(&mut self, answer: &Result<(), LogError>) -> Option<Step> {
+        match answer {
+            Ok(()) => Some(Step::Done),
+            Err(error) if is_final(error) => Some(Step::Refused),
+            Err(_) if self.again().await => None,
+            Err(_) => Some(Step::Unknown),
         }
     }
 
@@ -320,6 +444,10 @@ pub async fn run_reader(world: Arc<World>, client: u64) {
     let mut positions = [0i64; 2];
     while !world.is_quiet() {
         tokio::time::sleep(Duration::from_millis(random.below(150))).await;
+        if random.below(3) == 0 {
+            watch_offset(&world, &random).await;
+            continue;
+        }
         let at = usize::try_from(random.below(2)).unwrap_or(0);
         let (Some(life), Some(position)) = (world.random_life(&random), positions.get_mut(at))
         else {
@@ -401,58 +529,89 @@ pub async fn settle(lives: &[Arc<Life>]) -> Result<(), String> {
     }
 }
 
-/// Holds what a node has against what clients did and saw.
-pub async fn check(world: &World, life: &Life) -> Result<(), String> {
-    let mut all = Vec::new();
+/// Holds what a node has against what clients did and saw; `offsets`: where groups are.
+pub async fn check(
+    world: &World,
+    life: &Life,
+    offsets: &BTreeMap<u64, Option<i64>>,
+) -> Result<(), String> {
+    let mut found = Found { records: Vec::new(), offsets: offsets.clone() };
     for partition in 0..PARTITIONS {
-        let (mut next, mut found) = (0, Vec::new());
+        let (mut next, mut values) = (0, Vec::new());
         loop {
             let more = read(life, partition, next, false).await.map_err(|e| e.to_string())?;
             if more.0 == next {
                 break;
             }
             next = more.0;
-            found.extend(more.1);
+            values.extend(more.1);
         }
-        all.push(found);
+        found.records.push(values);
     }
-    let record = world.txns.lock();
-    for ((partition, offset), value) in &record.seen {
-        let found = usize::try_from(*partition).ok().and_then(|n| all.get(n));
-        let stands = found.is_some_and(|f| f.iter().any(|(at, v)| at == offset && v == value));
-        if !stands {
-            return Err(format!("a reader was given {value:?} at {offset} of {partition}"));
-        }
-    }
-    let mut known = BTreeSet::new();
-    for txn in &record.written {
-        let mut present = Vec::new();
-        for (found, written) in all.iter().zip(&txn.values) {
-            let prefix = format!("{} ", txn.name);
-            let of_txn: Vec<&String> =
-                found.iter().map(|(_, v)| v).filter(|v| v.starts_with(&prefix)).collect();
-            let whole = of_txn.iter().copied().eq(written.iter());
-            if !whole && !of_txn.is_empty() {
-                return Err(format!("torn: of {written:?} there is {of_txn:?}"));
+    check::fits(&world.txns.lock(), &found)
+}
+
+/// Where the groups of all clients are in a calm cluster, with nothing pending.
+pub async fn offsets(world: &World) -> Result<BTreeMap<u64, Option<i64>>, String> {
+    let random = SeededRandom::new(world.seed);
+    let mut found = BTreeMap::new();
+    for client in 1..=CLIENTS {
+        let until = Instant::now() + SETTLE_PATIENCE;
+        let offset = loop {
+            let offset = read_offset(world, &random, client).await;
+            if let Some(Position { offset, stable: true, .. }) = offset {
+                break offset;
             }
-            present.push(whole && !written.is_empty());
-        }
-        let (some, every) = (present.contains(&true), !present.contains(&false));
-        let right = match txn.fate {
-            Fate::Committed => every,
-            Fate::NotCommitted => !some,
-            Fate::Unknown => every || !some,
+            if Instant::now() > until {
+                return Err(format!("the group of client {client} stays at {offset:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        if !right {
-            return Err(format!("{txn:?}: present {present:?}"));
-        }
-        known.insert(txn.name.clone());
+        found.insert(client, offset);
     }
-    for (_, value) in all.iter().flatten() {
-        let name = value.split(' ').next().unwrap_or_default();
-        if !known.contains(name) {
-            return Err(format!("nobody wrote {value:?}"));
-        }
+    Ok(found)
+}
+
+/// Where a group is.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    offset: Option<i64>,
+    /// Whether no transaction is about to move it.
+    stable: bool,
+}
+
+/// Asks the coordinator where a client's group is.
+async fn read_offset(world: &World, random: &SeededRandom, client: u64) -> Option<Position> {
+    let group = group_of(client);
+    let any = world.random_life(random)?;
+    let leader = any.log.coordinator(&group).ok()?.leadership().leader?;
+    let life = world.life(leader)?;
+    // In this order: see `pending_offsets`.
+    let asked = async {
+        let pending = life.log.pending_offsets(&group).await.ok()?;
+        let found = life.log.fetch_offsets(&group).await.ok()?;
+        Some((pending, found))
+    };
+    let (pending, found) = tokio::select! {
+        () = life.ended.cancelled() => return None,
+        asked = asked => asked?,
+    };
+    let offset = found.iter().find(|f| f.topic == TOPIC).map(|f| f.offset);
+    Some(Position { offset, stable: pending.is_empty() })
+}
+
+/// Reads where a client's group is: not before what was committed or seen when the question was
+/// asked.
+async fn watch_offset(world: &World, random: &SeededRandom) {
+    let client = 1 + random.below(CLIENTS);
+    let (committed, seen) = world.txns.lock().floor(client);
+    let Some(found) = read_offset(world, random, client).await else { return };
+    let mut record = world.txns.lock();
+    record.seen_offsets.extend(found.offset.map(|offset| (client, offset)));
+    drop(record);
+    let floor = if found.stable { committed.max(seen) } else { seen };
+    if found.offset < floor {
+        let text = format!("the group of client {client} is at {found:?}, it was at {floor:?}");
+        world.history.lock().violate(text);
     }
-    Ok(())
 }
