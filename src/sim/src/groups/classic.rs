@@ -186,7 +186,7 @@ impl Member {
 
     /// One step of a member that has its assignment.
     async fn live(&mut self) -> Next {
-        match self.random.below(40) {
+        match self.random.below(200) {
             0 if !self.world.is_calm() => self.go(),
             1 if !self.world.is_calm() => {
                 // It falls silent, for less or more than a session.
@@ -194,11 +194,11 @@ impl Member {
                 self.come_back();
                 Next::Join
             }
-            2..8 => {
+            2..30 => {
                 fetch(&self.world, &self.random, CLASSIC).await;
                 Next::Stay
             }
-            8..24 => {
+            30..110 => {
                 self.commit().await;
                 Next::Stay
             }

@@ -121,7 +121,7 @@ impl Member {
             self.epoch = JOINS;
         }
         let calm = self.world.is_calm();
-        match self.random.below(120) {
+        match self.random.below(400) {
             0 if !calm => self.leave(LEAVES).await,
             1 | 2 if !calm && self.instance.is_some() => self.leave(LEAVES_FOR_A_WHILE).await,
             // It falls silent, for less or more than a session.
@@ -131,10 +131,10 @@ impl Member {
                 self.left = None;
                 self.begin_anew();
             }
-            5..15 => {
+            5..45 => {
                 fetch(&self.world, &self.random, CONSUMER).await;
             }
-            15..50 => self.commit().await,
+            45..200 => self.commit().await,
             _ => self.beat().await,
         }
         self.reconcile();
