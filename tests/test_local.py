@@ -1,7 +1,9 @@
 """`trine local`: three nodes with one command."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -35,6 +37,30 @@ def test_metrics_are_prometheus_text(cluster):
         assert samples
         for sample in samples:
             float(sample.rsplit(" ", 1)[1])
+
+
+def free_base(count):
+    """The first of so many free ports in a row, below those that outgoing connections get."""
+    for base in random.sample(range(15_000, 30_000 - count), 1000):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(base, base + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return base
+    raise AssertionError(f"no {count} free ports in a row")
+
+
+def test_ports_from_a_base(own_cluster):
+    """24 in a row, of which each node has eight; the last is for the encrypted listener."""
+    base = free_base(24)
+    cluster = own_cluster(port_base=base)
+    for node in cluster.nodes:
+        first = base + 8 * (node.number - 1)
+        expected = {name: f"127.0.0.1:{port}" for port, name in enumerate(GATEWAYS, first)}
+        assert node.ports == expected
+        assert node.get("/readyz").status_code == 200
+        assert requests.get(f"http://{node.ports['elastic']}/", timeout=5).status_code == 200
+        with socket.create_server(("127.0.0.1", first + 7)):
+            pass
 
 
 def test_a_taken_port_is_named(tmp_path):

@@ -3,7 +3,11 @@
 import json
 import subprocess
 
+import pytest
+from confluent_kafka import Producer
+
 from support.paths import TRINE
+from support.pipelines import apply, write_files
 from support.wait import wait_until
 
 
@@ -33,6 +37,56 @@ def test_status_as_table(cluster):
     assert result.returncode == 0, result.stderr
     assert "node  alive  ready" in result.stdout
     assert "leader" in result.stdout and "follower" in result.stdout
+
+
+@pytest.fixture
+def pipeline(cluster, name, tmp_path):
+    root = tmp_path / "files"
+    write_files(root, 3)
+    apply(cluster, tmp_path, name, root)
+    yield
+    done = cluster.run("pipeline", "delete", name)
+    assert done.returncode == 0, done.stderr
+    assert name not in cluster.run("status").stdout
+
+
+def flow_of(cluster, name):
+    """What the status says of a pipeline, as JSON, and as the table has it, by column."""
+    told = cluster.run("-o", "json", "status")
+    assert told.returncode == 0, told.stderr
+    (row,) = [row for row in json.loads(told.stdout)["flow"] if row["pipeline"] == name]
+    lines = cluster.run("status").stdout.splitlines()
+    (header,) = [line.split() for line in lines if line.startswith("pipeline ")]
+    (line,) = [line.split() for line in lines if line.startswith(f"{name} ")]
+    return row, dict(zip(header, line, strict=True))
+
+
+def test_status_of_a_pipeline(cluster, pipeline, name):
+    def done():
+        row, shown = flow_of(cluster, name)
+        same = all(str(row[key]) == shown[key] for key in ("state", "topic", "index", "lag"))
+        return same and (row["state"], row["collected"], row["documents"]) == ("running", 3, 3) \
+            and row["lag"] == 0
+    wait_until(done, 30, "three files, and nothing left to do", pause=0.2)
+
+
+def test_status_says_how_far_a_pipeline_is_behind(cluster, pipeline, name):
+    """While it is paused, too: its lag are the records that it has not processed."""
+    wait_until(lambda: flow_of(cluster, name)[0]["documents"] == 3, 30, "three documents")
+    assert cluster.run("pipeline", "pause", name).returncode == 0
+    wait_until(lambda: flow_of(cluster, name)[0]["state"] == "paused", 30, "the pause")
+    producer = Producer({"bootstrap.servers": ",".join(cluster.kafka)})
+    for number in range(7):
+        producer.produce(name, b"record %d" % number)
+    assert producer.flush(30) == 0
+
+    def told():
+        row, shown = flow_of(cluster, name)
+        return row["lag"], shown["lag"]
+
+    wait_until(lambda: told() == (7, "7"), 10, "seven records behind")
+    assert cluster.run("pipeline", "resume", name).returncode == 0
+    wait_until(lambda: told() == (0, "0"), 30, "all records processed")
 
 
 def test_status_from_every_node_is_the_same(cluster):

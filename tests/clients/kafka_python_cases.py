@@ -9,6 +9,7 @@ import threading
 import time
 
 import kafka
+import kafka.codec
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
@@ -83,11 +84,38 @@ def case_acks(servers, topic):
     assert values_of(servers, topic, 60) == sorted(expected)
 
 
-def case_gzip(servers, topic):
+def case_compression(servers, topic):
+    """Every codec whose library is installed beside kafka-python; gzip needs none."""
     create(servers, topic)
-    values = [b"%d " % n * 200 for n in range(100)]
-    send(servers, topic, values, acks="all", compression_type="gzip", linger_ms=20)
-    assert values_of(servers, topic, 100) == sorted(values)
+    codecs = [codec for codec in ("gzip", "snappy", "lz4", "zstd")
+              if getattr(kafka.codec, f"has_{codec}")()]
+    assert "gzip" in codecs
+    expected = []
+    for codec in codecs:
+        values = [b"%s %d " % (codec.encode(), n) * 200 for n in range(100)]
+        send(servers, topic, values, acks="all", compression_type=codec, linger_ms=20)
+        expected += values
+    assert values_of(servers, topic, len(expected)) == sorted(expected)
+
+
+def case_idempotence(servers, topic):
+    """Batches on their way together keep their order, and the brokers know their producer. Only
+    3.x can."""
+    create(servers, topic, partitions=1)
+    part = TopicPartition(topic, 0)
+    values = [b"%d" % n for n in range(500)]
+    found = send(servers, topic, values, partition=0, enable_idempotence=True, acks="all",
+                 batch_size=256, max_in_flight_requests_per_connection=5)
+    assert found == [(0, n) for n in range(500)]
+    consumer = KafkaConsumer(bootstrap_servers=servers)
+    consumer.assign([part])
+    consumer.seek_to_beginning(part)
+    assert [r.value for r in read(consumer, 500)] == values
+    consumer.close()
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    (producer,) = admin.describe_producers([part])[part].active_producers
+    admin.close()
+    assert producer.producer_id >= 0 and producer.last_sequence == 499, producer
 
 
 def case_offsets(servers, topic):

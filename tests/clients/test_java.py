@@ -295,6 +295,13 @@ def test_members_in_threads(tools, name, assignor, static):
     assert told.strip().endswith("shared")
 
 
+def test_static_members_that_an_administrator_removes(tools, name):
+    """By their group.instance.id; see java/StaticMembers.java."""
+    tools.create(name, 6)
+    told = tools.jvm.run("StaticMembers", tools.servers, name, deadline=120)
+    assert told.strip().endswith("removed")
+
+
 def test_performance_tools(tools, name, figure):
     tools.create(name)
     told = tools.bare("producer-perf-test", "--topic", name, "--num-records", 20_000,

@@ -21,24 +21,6 @@ def test_a_document_is_seen_at_every_node(urls, name):
     assert requests.head(f"{one}/{name}").status_code == 404
 
 
-def test_cat_tables_are_aligned(urls, name):
-    url = urls[0]
-    requests.put(f"{url}/{name}", json={"settings": {"number_of_replicas": 2}})
-    table = requests.get(f"{url}/_cat/indices/{name}?v").text.splitlines()
-    assert table[0].split() == [
-        "health", "status", "index", "uuid", "pri", "rep", "docs.count", "docs.deleted",
-        "store.size", "pri.store.size"]
-    assert table[1].split()[:3] == ["green", "open", name]
-    assert len(table[0]) == len(table[1])
-    shards = requests.get(f"{url}/_cat/shards/{name}?h=prirep,state&s=prirep").text
-    assert shards == "p STARTED\nr STARTED\nr STARTED\n"
-    health = requests.get(f"{url}/_cat/health?v&ts=false").text.splitlines()
-    assert health[0].split()[:3] == ["cluster", "status", "node.total"]
-    assert health[1].split()[2] == "3"
-    nodes = requests.get(f"{url}/_cat/nodes?h=master,name").text.splitlines()
-    assert len(nodes) == 3 and sum(line.startswith("*") for line in nodes) == 1
-
-
 def test_errors_are_those_of_elasticsearch(urls, name):
     url = urls[0]
     missing = requests.get(f"{url}/{name}/_search")

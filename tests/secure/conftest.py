@@ -1,8 +1,14 @@
 """A cluster with TLS, SASL and access control."""
 
+import sys
+
 import pytest
 from support.cluster import Cluster
+from support.paths import ROOT
 from support.secured import Certificates, Secured, settings
+
+# Where jvm.py is.
+sys.path.append(str(ROOT / "tests" / "clients"))
 
 
 @pytest.fixture(scope="session")

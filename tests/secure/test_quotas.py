@@ -1,10 +1,13 @@
 """Client quotas: a producer and a consumer are slowed to the rate that was asked."""
 
-import socket
 import struct
 import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from kafka.record import MemoryRecordsBuilder
+from support.raw_kafka import RawKafka
+from support.secured import ADMIN, RawSasl, Secured
 from support.wait import wait_until
 
 DEADLINE = 30
@@ -17,13 +20,20 @@ def text(value):
     return struct.pack(">h", len(value.encode())) + value.encode()
 
 
+def connect(cluster, node):
+    """A connection to an open cluster, or to a secured one as its administrator."""
+    if isinstance(cluster, Secured):
+        address = cluster.cluster.node(node).ports["kafka"]
+        return RawSasl(address, *ADMIN, cluster.certificates)
+    return RawKafka(cluster.node(node).ports["kafka"])
+
+
 def ask(cluster, key, version, body, node=1):
-    host, port = cluster.node(node).ports["kafka"].split(":")
-    request = struct.pack(">hhih", key, version, 7, -1) + body
-    with socket.create_connection((host, int(port)), timeout=DEADLINE) as stream:
-        stream.sendall(struct.pack(">i", len(request)) + request)
-        size = struct.unpack(">i", stream.recv(4, socket.MSG_WAITALL))[0]
-        return stream.recv(size, socket.MSG_WAITALL)[4:]
+    raw = connect(cluster, node)
+    try:
+        return raw.ask(key, version, body)
+    finally:
+        raw.close()
 
 
 def entity(parts):
@@ -144,3 +154,72 @@ def test_a_consumer_is_slowed_to_its_rate(cluster, name):
     assert slow > 0.7 * (400 * 10_000 - 10 * RATE) / RATE, slow
     assert slow > 2 * free, (slow, free)
 
+
+
+BATCH_BYTES = 120_000
+USER_RATE = 20_000
+
+
+def write(raw, topic):
+    """Produce, version 7, of one batch to partition 0; returns the time to wait in ms."""
+    records = MemoryRecordsBuilder(magic=2, compression_type=0, batch_size=2 * BATCH_BYTES)
+    # Retention deletes what is old.
+    now_ms = int(time.time() * 1000)
+    records.append(timestamp=now_ms, key=None, value=b"x" * BATCH_BYTES, headers=[])
+    records.close()
+    batch = records.buffer()
+    told = raw.ask(0, 7, struct.pack(">hhii", -1, -1, DEADLINE * 1000, 1) + text(topic)
+                   + struct.pack(">iii", 1, 0, len(batch)) + batch)
+    # One topic with one partition: its number, then the error code.
+    assert struct.unpack_from(">ih", told, 4 + len(text(topic)) + 4) == (0, 0)
+    return struct.unpack(">i", told[-4:])[0]
+
+
+def read(raw, topic, offset):
+    """Fetch, version 4, of one batch of partition 0; returns the time to wait in ms."""
+    told = raw.ask(1, 4, struct.pack(">iiiibi", -1, 1000, 1, 1 << 20, 0, 1) + text(topic)
+                   + struct.pack(">iiqi", 1, 0, offset, 1))
+    assert struct.unpack_from(">ih", told, 8 + len(text(topic)) + 4) == (0, 0)
+    return struct.unpack(">i", told[:4])[0]
+
+
+def leader(client, topic):
+    """Address of the leader of partition 0, once that node lets the client write or read."""
+    found = AdminClient(client).list_topics(topic, DEADLINE)
+    node = found.brokers[found.topics[topic].partitions[0].leader]
+    address = f"{node.host}:{node.port}"
+    there = AdminClient({**client, "bootstrap.servers": address})
+    wait_until(lambda: there.list_topics(topic, 5).topics[topic].error is None, DEADLINE,
+               "a node that knows the user and its rights")
+    return address
+
+
+def check_throttled(raw, what):
+    """The connection is told to wait after `what`, and is answered no sooner."""
+    # Two batches are 24,000 B/s over Kafka's window of ten seconds: two seconds above 20,000.
+    wait_ms, told = what(), time.monotonic()
+    assert 1000 < wait_ms < 2200, wait_ms
+    raw.api_versions(0)
+    assert (time.monotonic() - told) * 1000 > 0.9 * wait_ms, "it was held off"
+
+
+def test_a_users_quota_is_told_and_holds_the_connection(secured, name):
+    """Whatever program a user runs; other users go on."""
+    client = secured.user(name)
+    secured.admin.create_topics([NewTopic(name, 1, 3)])[name].result(DEADLINE)
+    secured.allow(f"User:{name}", ("WRITE", "TOPIC", name), ("READ", "TOPIC", name))
+    rates = {"producer_byte_rate": USER_RATE, "consumer_byte_rate": USER_RATE}
+    assert alter(secured, [("user", name)], rates) == (0, "")
+    for node in (1, 2, 3):
+        wait_until(lambda: describe(secured, "user", name, node) == rates, DEADLINE, "the quota")
+    address = wait_until(lambda: leader(client, name), DEADLINE, "the leader")
+    writer, reader = (RawSasl(address, name, client["sasl.password"], secured.certificates)
+                      for _ in range(2))
+    other = RawSasl(address, *ADMIN, secured.certificates)
+    assert write(writer, name) == 0, "the window has room for the first"
+    check_throttled(writer, lambda: write(writer, name))
+    assert read(reader, name, 0) == 0, "reading has a window of its own"
+    check_throttled(reader, lambda: read(reader, name, 1))
+    assert [write(other, name) for _ in range(3)] == [0, 0, 0], "only this user is held off"
+    for raw in (writer, reader, other):
+        raw.close()

@@ -82,16 +82,23 @@ class Node:
         """GET on the console port."""
         return requests.get(f"http://{self.ports['console']}{path}", timeout=5, **options)
 
+    def metric(self, name):
+        """The value of a metric without labels."""
+        lines = [line.split() for line in self.get("/metrics").text.splitlines()]
+        (value,) = [float(words[1]) for words in lines if words[0] == name]
+        return value
+
 
 class Cluster:
     """Three nodes started by `trine local`. Always close it."""
 
-    def __init__(self, directory=None, sets=(), start_deadline=120):
+    def __init__(self, directory=None, sets=(), start_deadline=120, port_base="free"):
         self._temporary = directory is None
         self.dir = pathlib.Path(directory or tempfile.mkdtemp(prefix="trine-test-"))
-        words = [w for s in sets for w in ("--set", s)]
+        words = ["--dir", self.dir, "--port-base", str(port_base)]
+        words += [w for s in sets for w in ("--set", s)]
         self.local = subprocess.Popen(
-            [TRINE, "-o", "json", "local", "--dir", self.dir, "--port-base", "free", *words],
+            [TRINE, "-o", "json", "local", *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         try:
@@ -175,6 +182,13 @@ class Cluster:
             assert first, "no groups in the digest"
             return all(o == first for o in others) or None
         wait_until(equal, deadline, "equal digests on all nodes", pause=0.5)
+
+    def stop_nodes(self, deadline=60):
+        """SIGTERM to all nodes at once, and waits until they are gone."""
+        for node in filter(Node.alive, self.nodes):
+            node.signal(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop(deadline)
 
     def run(self, *words, **options):
         """Runs a trine command against this cluster."""

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 
+import requests
 from confluent_kafka import Consumer, Producer
 
 from support.pipelines import write_files
@@ -117,26 +118,31 @@ class Consuming(Threaded):
 
 
 class Writing(Threaded):
-    """Drops files into a directory, not all at once."""
+    """Drops files into a directory until it is stopped, but waits while many have not landed."""
 
-    def __init__(self, root, total, per_step=25, pause=0.25):
+    def __init__(self, root, landed, per_step=25, pause=0.25, ahead=100):
         super().__init__()
-        self.root, self.total, self.per_step, self.pause = root, total, per_step, pause
+        self.root, self.landed = root, landed
+        self.per_step, self.pause, self.ahead = per_step, pause, ahead
         self.files = {}
 
     def loop(self):
-        for start in range(0, self.total, self.per_step):
-            count = min(self.per_step, self.total - start)
-            self.files.update(write_files(self.root, count, start=start))
-            self._end.wait(self.pause)
+        while not self._end.wait(self.pause):
+            written = len(self.files)
+            try:
+                behind = written - self.landed()
+            except (requests.RequestException, ValueError):
+                continue
+            if behind < self.ahead:
+                self.files.update(write_files(self.root, self.per_step, start=written))
 
 
 class Load:
     """All of it at once."""
 
-    def __init__(self, cluster, name, root, files):
-        self.cluster, self.name, self.total = cluster, name, files
-        self.writer = Writing(root, files).start()
+    def __init__(self, cluster, name, root):
+        self.cluster, self.name = cluster, name
+        self.writer = Writing(root, self.landed).start()
         topic = f"{name}-load"
         result = cluster.run("topic", "create", topic, "--partitions", "6")
         assert result.returncode == 0, result.stderr
@@ -144,21 +150,26 @@ class Load:
         self.consumer = Consuming(cluster, topic, f"{name}-group").start()
         wait_until(lambda: len(self.producer.acks) == 6, 30, "records in every partition")
 
-    def landed(self):
-        """Files that can be searched."""
-        return count(self.cluster, self.name)
+    def landed(self, node=None):
+        """Files that can be searched: at a node, or at the first that is alive."""
+        alive = (n.number for n in self.cluster.nodes if n.alive())
+        return count(self.cluster, self.name, node or next(alive, 1))
 
-    def wait_files(self, share, deadline=120):
-        """Waits until a share of the files can be searched."""
-        goal = int(self.total * share)
-        wait_until(lambda: self.landed() >= goal, deadline,
-                   f"{goal} searchable files", pause=0.2)
+    def wait_files(self, number, deadline=120):
+        """Waits until so many files can be searched."""
+        wait_until(lambda: self.landed() >= number, deadline, f"{number} searchable files",
+                   pause=0.2)
+
+    def finish_files(self, number, deadline=240):
+        """Goes on to so many files at least, and waits until all can be searched."""
+        self.writer.ahead = number
+        wait_until(lambda: len(self.writer.files) >= number, deadline, f"{number} files")
+        self.writer.stop()
+        self.wait_files(len(self.files), deadline)
 
     @property
     def files(self):
-        """Path below the source to content, once all are written."""
-        self.writer.stop()
-        assert len(self.writer.files) == self.total
+        """Path below the source to content."""
         return self.writer.files
 
     def wait_acks(self, more=500, deadline=20):
@@ -167,7 +178,21 @@ class Load:
         wait_until(lambda: all(t[-1] > now for t in self.producer.acks.values()), deadline,
                    "acknowledgements in every partition")
         goal = len(self.producer.acked) + more
-        wait_until(lambda: len(self.producer.acked) >= goal, deadline, "acknowledgements")
+        wait_until(lambda: len(self.producer.acked) >= goal, now + deadline - time.monotonic(),
+                   "acknowledgements")
+
+    def wait_going_on(self, node, deadline):
+        """Right after a death: within the deadline every partition acknowledges, the group reads
+        what is sent from now on, and files that are written from now on are found at a node."""
+        end = time.monotonic() + deadline
+        # Files of the step under way may have been written before.
+        sent, written = set(self.producer.acked), len(self.files) + self.writer.per_step
+        self.wait_acks(deadline=deadline)
+        later = self.producer.acked.keys() - sent
+        wait_until(lambda: later <= self.consumer.read.keys(), end - time.monotonic(),
+                   "records sent after the death, at the group")
+        wait_until(lambda: self.landed(node) > written, end - time.monotonic(),
+                   "files written after the death, in search")
 
     def finish(self):
         """Stops the clients and checks every acknowledged record."""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import ssl
+import struct
 
 import trustme
 import kafka.admin
@@ -9,6 +11,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import (
     AclBinding, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType,
 )
+from support.raw_kafka import RawKafka
 from support.wait import wait_until
 
 DEADLINE = 30
@@ -53,10 +56,11 @@ class Certificates:
 
 
 def settings(certificates, *more):
-    """Configuration of nodes: SASL_SSL on the first port, SSL with certificates on the second."""
+    """Configuration of nodes: SASL_SSL on the first port, SSL with certificates on the second.
+    What is given goes before that."""
     password = certificates.dir / "admin.password"
     password.write_text(ADMIN[1] + "\n")
-    return [
+    sets = [
         "disk.reserve_bytes=0",
         "kafka.security_protocol=sasl_ssl",
         "kafka.tls_listener=ssl",
@@ -69,6 +73,7 @@ def settings(certificates, *more):
         f"security.admin_password_file={password}",
         *more,
     ]
+    return [f"{key}={value}" for key, value in dict(one.split("=", 1) for one in sets).items()]
 
 
 class Secured:
@@ -112,6 +117,47 @@ class Secured:
                 for operation, kind, name in grants]
         for future in self.admin.create_acls(acls).values():
             future.result(DEADLINE)
+
+
+def java_properties(client):
+    """The settings of a librdkafka client that logs in by SCRAM, as Kafka's Java clients take
+    them."""
+    login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+    found = {
+        "security.protocol": client["security.protocol"],
+        "sasl.mechanism": client["sasl.mechanism"],
+        "sasl.jaas.config": '{} username="{}" password="{}";'.format(
+            login, client["sasl.username"], client["sasl.password"]),
+    }
+    if "ssl.ca.location" in client:
+        found["ssl.truststore.type"] = "PEM"
+        found["ssl.truststore.location"] = client["ssl.ca.location"]
+    return "".join(f"{key}={value}\n" for key, value in found.items())
+
+
+class RawSasl(RawKafka):
+    """A connection of a few lines that logs in by PLAIN; over TLS where certificates are given."""
+
+    def __init__(self, address, user, password, certificates=None):
+        super().__init__(address)
+        if certificates is not None:
+            context = ssl.create_default_context(cafile=certificates.path("ca.pem"))
+            host = address.rsplit(":", 1)[0]
+            self.socket = context.wrap_socket(self.socket, server_hostname=host)
+        code, message, self.lifetime_ms = self.prove(user, password)
+        assert code == 0, message
+
+    def prove(self, user, password):
+        """Says who the client is, for the first time or again; returns the error code, its
+        message and for how many milliseconds the proof holds, 0 for ever."""
+        word = b"PLAIN"
+        told = self.ask(17, 1, struct.pack(">h", len(word)) + word)
+        assert told[:2] == b"\0\0", "the mechanism is offered"
+        token = f"\0{user}\0{password}".encode()
+        told = self.ask(36, 1, struct.pack(">i", len(token)) + token)
+        code, length = struct.unpack(">hh", told[:4])
+        message = told[4:4 + max(length, 0)].decode()
+        return code, message, struct.unpack(">q", told[-8:])[0]
 
 
 def produce(client, topic, count=1, **more):

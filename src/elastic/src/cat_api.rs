@@ -97,8 +97,8 @@ const NODES: &[Column] = &[
 ];
 
 const COUNT: &[Column] = &[
-    left("epoch", "t,time", "seconds since 1970-01-01 00:00:00, that the count was executed"),
-    left("timestamp", "ts,hms", "time that the count was executed"),
+    left("epoch", "t,time", "seconds since 1970-01-01 00:00:00"),
+    left("timestamp", "ts,hms,hhmmss", "time in HH:MM:SS"),
     left("count", "dc,docs.count,docsCount", "the document count"),
 ];
 

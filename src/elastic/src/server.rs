@@ -172,10 +172,14 @@ impl Shared {
         {
             return Ok(reply);
         }
+        let mut params = found.params;
+        if path.starts_with("/_cat") && params.get("format").is_none() && wants_json(head) {
+            params.set("format", "json");
+        }
         let request = Request {
             method: method.to_owned(),
             path: path.to_owned(),
-            params: found.params,
+            params,
             body,
             client: client_of(&head.headers),
         };
@@ -303,6 +307,13 @@ fn style_of(head: &hyper::http::request::Parts) -> Style {
         head: head.method == hyper::Method::HEAD,
         yaml: params.get("format").map_or_else(|| is_yaml(accept), is_yaml),
     }
+}
+
+/// Whether the client accepts JSON alone: then tables are JSON too.
+fn wants_json(head: &hyper::http::request::Parts) -> bool {
+    let accept = header(&head.headers, &ACCEPT).trim();
+    let kinds = ["application/json", "application/vnd.elasticsearch+json"];
+    !accept.contains(',') && kinds.iter().any(|kind| accept.starts_with(kind))
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

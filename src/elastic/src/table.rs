@@ -146,12 +146,13 @@ fn help(columns: &[Column]) -> String {
         columns.iter().map(|column| read(column).width()).max().unwrap_or(0)
     };
     let (names, aliases) = (width(|c| c.name), width(|c| c.aliases));
+    let abouts = width(|c| c.about);
     let line = |column: &Column| {
         format!(
-            "{} | {} | {} \n",
+            "{} | {} | {}\n",
             pad(column.name, names),
             pad(column.aliases, aliases),
-            column.about
+            pad(column.about, abouts)
         )
     };
     columns.iter().map(line).collect()
@@ -185,7 +186,9 @@ fn shown_columns(columns: &[Column], params: &Params) -> Vec<Shown> {
                     shown.push(Shown { at, display: column.name.to_owned() });
                 }
             }
-        } else if let Some(at) = find(columns, name) {
+        } else if let Some(at) = find(columns, name)
+            && !shown.iter().any(|known| known.display == name)
+        {
             shown.push(Shown { at, display: name.to_owned() });
         }
     }
@@ -324,8 +327,9 @@ mod tests {
         check("h=i&format=json", r#"[{"i":"뉴스"},{"i":"abcdef"}]"#);
         check(
             "help",
-            "index      | i,idx        | index name \ndocs.count | dc,docsCount | \
-                       available docs \nstore      | ss           | size \n",
+            "index      | i,idx        | index name    \n\
+             docs.count | dc,docsCount | available docs\n\
+             store      | ss           | size          \n",
         );
     }
 

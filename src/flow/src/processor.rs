@@ -27,6 +27,8 @@ const READ_BYTES: usize = 2 << 20;
 const BATCH_RECORDS: usize = 500;
 /// Bytes of documents in one batch, unless it is one document.
 const BATCH_BYTES: usize = 4 << 20;
+/// How often a paused processor looks at its marks.
+const PAUSED_LOOK: Duration = Duration::from_secs(1);
 /// Pause at the end of the topic.
 const IDLE: Duration = Duration::from_millis(50);
 /// First pause after a failure; doubles up to [`MAX_PAUSE`].
@@ -79,6 +81,8 @@ pub struct Processor {
     pub mark_name: String,
     /// The partition.
     pub partition: u32,
+    /// Whether it only looks how far it is.
+    pub paused: bool,
     /// Makes the body of a large file as the collector did for its record.
     pub builder: RecordBuilder,
     /// The log.
@@ -134,6 +138,12 @@ impl Processor {
         loop {
             let from = marks.iter().map(|m| m.unwrap_or(0)).min().unwrap_or(0);
             self.progress.lock().mark = from;
+            if self.paused {
+                // What was under way when it was paused may still move the marks.
+                tokio::time::sleep(PAUSED_LOOK).await;
+                marks = self.marks().await?;
+                continue;
+            }
             let batch = match self.read(from).await? {
                 Some(batch) => batch,
                 None => {

@@ -73,6 +73,8 @@ struct Running {
     source: Option<(Tasks, SourceView)>,
     source_rate: Rate,
     partitions: BTreeMap<u32, (Tasks, SharedPartition, Rate)>,
+    /// Whether these only look how far they are.
+    paused: bool,
     /// Identity of topic and index that the processors work with.
     identity: Option<String>,
 }
@@ -417,10 +419,13 @@ impl FlowService {
         let topic = self.log.topic(&running.spec.topic);
         let index = running.spec.index.as_deref();
         let identity = index.and_then(|name| self.index.identity(name));
-        let (Some(topic), Some(identity), false) = (topic, identity, pipeline.paused) else {
+        let (Some(topic), Some(identity)) = (topic, identity) else {
             running.partitions.clear();
             return;
         };
+        if std::mem::replace(&mut running.paused, pipeline.paused) != pipeline.paused {
+            running.partitions.clear();
+        }
         // A topic or index made anew starts from the beginning, under other marks.
         let topic_id: String = collect::ident::hex(&topic.id);
         let whole = format!("{topic_id}/{identity}");
@@ -435,7 +440,7 @@ impl FlowService {
             match (led(group), running.partitions.contains_key(&number)) {
                 (true, false) => {
                     let mark_name = format!("{}/{topic_id}", running.spec.name);
-                    let one = self.start_partition(running, number, mark_name);
+                    let one = self.start_partition(running, number, mark_name, pipeline.paused);
                     running.partitions.insert(number, one);
                 }
                 (false, true) => drop(running.partitions.remove(&number)),
@@ -449,12 +454,14 @@ impl FlowService {
         running: &Running,
         partition: u32,
         mark_name: String,
+        paused: bool,
     ) -> (Tasks, SharedPartition, Rate) {
         let progress = SharedPartition::default();
         let processor = Processor {
             spec: running.spec.clone(),
             mark_name,
             partition,
+            paused,
             builder: running.builder.clone(),
             log: self.log.clone(),
             blocks: self.blocks.clone(),
@@ -481,6 +488,7 @@ fn start(pipeline: &Pipeline) -> Result<Running, String> {
         source: None,
         source_rate: Rate::default(),
         partitions: BTreeMap::new(),
+        paused: pipeline.paused,
         identity: None,
     })
 }

@@ -108,7 +108,7 @@ pub fn rows(state: &FlowState, nodes: &BTreeMap<u16, NodeStatus>) -> Vec<Value> 
             "files_per_s": round(source.rate),
             "documents": documents,
             "documents_per_s": round(rate),
-            "partitions": processing,
+            "partitions": if pipeline.paused { 0 } else { processing },
             "lag": lag,
             "scans": source.scans,
             "last_error": match source.state.as_str() {

@@ -525,6 +525,7 @@ async fn a_mark_passes_a_refused_record_only_once_that_is_remembered() {
             spec,
             mark_name: "news/1".to_owned(),
             partition: 0,
+            paused: false,
             log: ports.log.clone(),
             blocks: ports.blocks.clone(),
             index: ports.index.clone(),

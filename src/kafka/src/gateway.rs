@@ -1,6 +1,7 @@
 //! The listener and what all connections share.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,13 +28,35 @@ use crate::outgoing::Outgoing;
 use crate::quotas::Quotas;
 use crate::sessions::Sessions;
 
+/// Addresses of the nodes, which may change while they run.
+#[derive(Clone)]
+pub struct Advertised(Arc<dyn Fn() -> BTreeMap<NodeId, (String, u16)> + Send + Sync>);
+
+impl Advertised {
+    /// Asks `known` whenever addresses are told.
+    pub fn by(known: impl Fn() -> BTreeMap<NodeId, (String, u16)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(known))
+    }
+
+    /// All nodes with what clients reach them by.
+    pub(crate) fn all(&self) -> BTreeMap<NodeId, (String, u16)> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Advertised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Advertised").field(&self.all()).finish()
+    }
+}
+
 /// Settings of the Kafka port.
 #[derive(Clone, Debug)]
 pub struct KafkaConfig {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Host and port of every node as clients reach it.
-    pub advertised: BTreeMap<NodeId, (String, u16)>,
+    pub advertised: Advertised,
     /// The cluster's id, as clients see it.
     pub cluster_id: String,
     /// Whether asking for a topic makes it (`auto.create.topics.enable`).
@@ -58,7 +81,7 @@ pub struct KafkaConfig {
 
 impl KafkaConfig {
     /// A configuration with Kafka's defaults.
-    pub fn new(listen: SocketAddr, advertised: BTreeMap<NodeId, (String, u16)>) -> Self {
+    pub fn new(listen: SocketAddr, advertised: Advertised) -> Self {
         Self {
             listen,
             advertised,
@@ -150,9 +173,9 @@ impl Shared {
     /// Nodes that are not fenced, with the address that clients use.
     pub(crate) fn brokers(&self) -> Vec<(NodeId, String, u16)> {
         let known = self.backend.peers.all().into_iter().filter(|node| !self.is_fenced(*node));
-        let named = known.filter_map(|node| {
-            self.config.advertised.get(&node).map(|(host, port)| (node, host.clone(), *port))
-        });
+        let mut advertised = self.config.advertised.all();
+        let named = known
+            .filter_map(|node| advertised.remove(&node).map(|(host, port)| (node, host, port)));
         named.collect()
     }
 

@@ -16,6 +16,6 @@ mod quotas;
 mod sasl;
 mod sessions;
 
-pub use gateway::{Backend, KafkaConfig, KafkaGateway};
+pub use gateway::{Advertised, Backend, KafkaConfig, KafkaGateway};
 pub use listener::{ListenerSecurity, Protocol};
 pub use metrics::KafkaMetrics;

@@ -390,7 +390,7 @@ impl Opening {
             max_request_bytes: limits.request_bytes,
             max_buffered_bytes: limits.inflight_bytes,
             metrics: self.kafka_metrics.clone(),
-            ..KafkaConfig::new(self.config.listen.kafka, BTreeMap::new())
+            ..KafkaConfig::new(self.config.listen.kafka, kafka::Advertised::by(BTreeMap::new))
         };
         let backend = Backend {
             log: Arc::new(self.services.log.clone()),
@@ -405,7 +405,7 @@ impl Opening {
             &config,
             &self.config,
             &self.certificates,
-            &self.shared.registry.all(),
+            &self.shared.registry,
         );
         KafkaGateway::serve_all(listeners, backend, tasks.clone(), env.clone())?;
         self.certificates.keep_fresh(&env, &tasks);

@@ -1,11 +1,10 @@
 //! From configuration to listeners: certificates, the first user, what each listener asks.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use base::{Env, NodeId, TaskGroup};
-use kafka::{KafkaConfig, ListenerSecurity, Protocol};
+use base::{Env, TaskGroup};
+use kafka::{Advertised, KafkaConfig, ListenerSecurity, Protocol};
 use secure::Security;
 use secure::tls::{ClientAuth, TlsServer};
 use tokio::net::TcpListener;
@@ -13,7 +12,7 @@ use tracing::{debug, info};
 
 use crate::config::security::{PasswordFrom, Secret};
 use crate::config::{Config, Refused};
-use crate::registry::Advertised;
+use crate::registry::Registry;
 
 /// Longest password file, in bytes.
 const MAX_PASSWORD_BYTES: u64 = 4096;
@@ -103,7 +102,7 @@ pub(crate) fn open_kafka(
     common: &KafkaConfig,
     config: &Config,
     certificates: &Certificates,
-    registry: &BTreeMap<NodeId, Advertised>,
+    registry: &Registry,
 ) -> Vec<(TcpListener, KafkaConfig)> {
     let kafka = &config.kafka;
     let security = |protocol| ListenerSecurity {
@@ -113,14 +112,20 @@ pub(crate) fn open_kafka(
         max_reauth: kafka.max_reauth,
         failed_delay: kafka.failed_delay,
     };
-    let advertised = registry.iter().map(|(node, a)| (*node, a.kafka.clone())).collect();
+    let known = registry.clone();
+    let advertised =
+        Advertised::by(move || known.all().into_iter().map(|(node, a)| (node, a.kafka)).collect());
     let main = KafkaConfig { advertised, security: security(kafka.protocol), ..common.clone() };
     let mut listeners = vec![(first, main)];
     if let (Some(listener), Some(tls)) = (second, &kafka.tls_listener) {
-        let told = registry.iter().filter_map(|(node, a)| Some((*node, a.kafka_tls.clone()?)));
+        let known = registry.clone();
+        let told = move || {
+            let all = known.all().into_iter();
+            all.filter_map(|(node, a)| Some((node, a.kafka_tls?))).collect()
+        };
         let encrypted = KafkaConfig {
             listen: tls.listen,
-            advertised: told.collect(),
+            advertised: Advertised::by(told),
             security: security(tls.protocol),
             ..common.clone()
         };

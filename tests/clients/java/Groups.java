@@ -21,16 +21,20 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  * without a rebalance of the others, a dynamic one with. Throws when that does not come about.
  */
 public final class Groups {
-    private static final long DEADLINE_MS = 60_000;
+    static final String RANGE = "org.apache.kafka.clients.consumer.RangeAssignor";
+    static final long DEADLINE_MS = 60_000;
+    /** Longer than anything is waited for: nothing here comes about by the end of a session. */
+    private static final int SESSION_MS = 120_000;
 
     private Groups() {
     }
 
-    private static final class Member extends Thread {
+    static final class Member extends Thread {
         final Set<Integer> owns = ConcurrentHashMap.newKeySet();
         final AtomicInteger changes = new AtomicInteger();
         private final KafkaConsumer<byte[], byte[]> consumer;
         private final String topic;
+        private volatile int generation;
         private volatile boolean leaves;
         private volatile RuntimeException failure;
 
@@ -52,6 +56,7 @@ public final class Groups {
                 public void onPartitionsAssigned(Collection<TopicPartition> parts) {
                     changes.incrementAndGet();
                     parts.forEach(part -> owns.add(part.partition()));
+                    generation = consumer.groupMetadata().generationId();
                 }
             };
             try (consumer) {
@@ -74,23 +79,30 @@ public final class Groups {
     }
 
     private static Member member(String[] args, int number) {
+        return member(args[0], args[1], args[2], number, Boolean.parseBoolean(args[5]));
+    }
+
+    /** A member of the group that is named as its topic is. */
+    static Member member(
+        String servers, String topic, String assignor, int number, boolean isStatic
+    ) {
         Properties config = new Properties();
-        config.put(ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG, args[0]);
-        config.put(ConsumerConfig.GROUP_ID_CONFIG, args[1]);
-        config.put(ConsumerConfig.PARTITION_ASSIGNMENT_STRATEGY_CONFIG, args[2]);
+        config.put(ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG, servers);
+        config.put(ConsumerConfig.GROUP_ID_CONFIG, topic);
+        config.put(ConsumerConfig.PARTITION_ASSIGNMENT_STRATEGY_CONFIG, assignor);
         config.put(ConsumerConfig.KEY_DESERIALIZER_CLASS_CONFIG, ByteArrayDeserializer.class);
         config.put(ConsumerConfig.VALUE_DESERIALIZER_CLASS_CONFIG, ByteArrayDeserializer.class);
         config.put(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG, 500);
-        config.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, 20_000);
-        if (Boolean.parseBoolean(args[5])) {
+        config.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, SESSION_MS);
+        if (isStatic) {
             config.put(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG, "m" + number);
         }
-        Member member = new Member(config, args[1]);
+        Member member = new Member(config, topic);
         member.start();
         return member;
     }
 
-    private static void await(String what, BooleanSupplier condition) throws InterruptedException {
+    static void await(String what, BooleanSupplier condition) throws InterruptedException {
         long end = System.currentTimeMillis() + DEADLINE_MS;
         while (!condition.getAsBoolean()) {
             if (System.currentTimeMillis() > end) {
@@ -100,12 +112,15 @@ public final class Groups {
         }
     }
 
-    private static boolean shared(List<Member> members, int partitions) {
+    /** Whether each has a fair share, and nobody has yet to hear of the last rebalance. */
+    static boolean shared(List<Member> members, int partitions) {
         List<Integer> all = new ArrayList<>();
         int fair = partitions / members.size();
+        int generation = members.get(0).generation;
         for (Member member : members) {
             all.addAll(member.owns);
-            if (member.owns.size() < fair || member.owns.size() > fair + 1) {
+            if (member.owns.size() < fair || member.owns.size() > fair + 1
+                || member.generation != generation) {
                 return false;
             }
         }
@@ -130,9 +145,11 @@ public final class Groups {
         }
         members.add(member(args, count - 1));
         await("a fair share for all again", () -> shared(members, partitions));
-        if (isStatic && (members.get(0).changes.get() != before
-            || !members.get(count - 1).owns.equals(had))) {
+        if (isStatic && members.get(0).changes.get() != before) {
             throw new AssertionError("a static member came back and others noticed");
+        }
+        if (isStatic && !members.get(count - 1).owns.equals(had)) {
+            throw new AssertionError("a static member came back to another share");
         }
         for (Member member : members) {
             member.leave();

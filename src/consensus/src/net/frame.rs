@@ -4,10 +4,13 @@
 //! `len` counts what follows it.
 
 use std::io;
+use std::time::Duration;
 
-use base::limits::MAX_PEER_MESSAGE_BYTES;
+use base::limits::{KIB, MAX_PEER_MESSAGE_BYTES};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::peer::Message;
 
@@ -16,6 +19,10 @@ const FIXED_BYTES: usize = 1 + 2 + 8 + 4;
 const COPY_BELOW_BYTES: usize = 16 * 1024;
 /// A frame's buffer grows as its bytes arrive, so that a lying length costs nothing.
 const READ_STEP_BYTES: usize = 1024 * 1024;
+/// Frames up to this size take no [`Room`].
+const SMALL_BYTES: usize = 64 * KIB;
+/// How long a frame that has begun may stand still, or wait for room.
+const STALL: Duration = Duration::from_secs(10);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +107,36 @@ pub async fn write<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Reads one frame; `None` at a clean end of the stream.
-pub async fn read<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Option<Incoming>> {
+/// Bytes of frames that a node takes in at once, over all connections.
+#[derive(Debug)]
+pub struct Room(Semaphore);
+
+impl Room {
+    /// Room for three of the largest frames.
+    pub fn new() -> Self {
+        Self(Semaphore::new(3 * MAX_PEER_MESSAGE_BYTES / KIB))
+    }
+
+    /// Waits for room, but for small frames: a connection holds as much anyway.
+    async fn take(&self, len: usize) -> io::Result<Option<SemaphorePermit<'_>>> {
+        if len <= SMALL_BYTES {
+            return Ok(None);
+        }
+        let kib = u32::try_from(len.div_ceil(KIB)).map_err(io::Error::other)?;
+        self.0.acquire_many(kib).await.map(Some).map_err(io::Error::other)
+    }
+}
+
+/// Reads one frame; `None` at a clean end of the stream. A frame that has begun must go on: who
+/// sends nothing for [`STALL`] is given up.
+pub async fn read<R: AsyncRead + Unpin>(from: &mut R, room: &Room) -> io::Result<Option<Incoming>> {
     let mut len = [0; 4];
-    match from.read_exact(&mut len).await {
+    // Between frames a peer may be silent for as long as it likes.
+    match from.read_exact(&mut len[..1]).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    };
+    match timeout(STALL, from.read_exact(&mut len[1..])).await? {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     };
@@ -111,12 +144,13 @@ pub async fn read<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Option<Incom
     if !(FIXED_BYTES..=MAX_PEER_MESSAGE_BYTES).contains(&len) {
         return Err(bad("peer frame has an impossible length"));
     }
+    let _room = timeout(STALL, room.take(len)).await??;
     let mut body = BytesMut::with_capacity(len.min(READ_STEP_BYTES));
     while body.len() < len {
         let missing = len - body.len();
         let before = body.len();
         body.reserve(missing.min(READ_STEP_BYTES));
-        (&mut *from).take(missing as u64).read_buf(&mut body).await?;
+        timeout(STALL, (&mut *from).take(missing as u64).read_buf(&mut body)).await??;
         if body.len() == before {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -164,24 +198,24 @@ mod tests {
     #[tokio::test]
     async fn frames_survive_the_wire() {
         let bytes = written(&sample()).await;
-        let got = read(&mut &bytes[..]).await.unwrap().unwrap();
+        let got = read(&mut &bytes[..], &Room::new()).await.unwrap().unwrap();
         assert_eq!((got.kind, got.method, got.id), (Kind::Request, 0x0203, 9));
         assert_eq!(got.message.head, "head");
         assert_eq!(got.message.payload.len(), 20_002);
-        assert!(read(&mut &b""[..]).await.unwrap().is_none());
+        assert!(read(&mut &b""[..], &Room::new()).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn cut_and_lying_frames_are_errors() {
         let bytes = written(&sample()).await;
         for cut in [5, 18, 19, 22, 100] {
-            assert!(read(&mut &bytes[..cut]).await.is_err(), "cut at {cut}");
+            assert!(read(&mut &bytes[..cut], &Room::new()).await.is_err(), "cut at {cut}");
         }
         let mut huge = bytes.clone();
         huge[..4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(read(&mut &huge[..]).await.is_err());
+        assert!(read(&mut &huge[..], &Room::new()).await.is_err());
         let mut head = bytes;
         head[15..19].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(read(&mut &head[..]).await.is_err());
+        assert!(read(&mut &head[..], &Room::new()).await.is_err());
     }
 }

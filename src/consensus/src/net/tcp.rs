@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::frame::{self, Incoming, Kind, Outgoing};
+use super::frame::{self, Incoming, Kind, Outgoing, Room};
 use super::{Answer, CallError, Identity, Link, RaftHandler};
 use crate::peer::{Lane, Message, PeerError, PeerHandler, Peers};
 
@@ -75,6 +75,8 @@ pub struct TcpPeers {
     started: Duration,
     next_id: AtomicU64,
     foreign: Mutex<Option<NodeId>>,
+    requests_room: Room,
+    answers_room: Room,
     tasks: TaskGroup,
 }
 
@@ -106,6 +108,8 @@ impl TcpPeers {
             raft: RwLock::default(),
             next_id: AtomicU64::new(1),
             foreign: Mutex::new(None),
+            requests_room: Room::new(),
+            answers_room: Room::new(),
             tasks: tasks.clone(),
         });
         for (node, lane, queue) in queues {
@@ -200,7 +204,7 @@ impl TcpPeers {
     async fn read_answers(&self, to: NodeId, read: OwnedReadHalf, waiting: &Waiting) -> String {
         let mut read = BufReader::with_capacity(64 * KIB, read);
         loop {
-            match frame::read(&mut read).await {
+            match frame::read(&mut read, &self.answers_room).await {
                 Ok(Some(Incoming { kind, id, message, .. })) => {
                     self.saw(to);
                     let Some(answer) = waiting.lock().remove(&id) else { continue };
@@ -265,7 +269,7 @@ impl TcpPeers {
         });
         let mut read = BufReader::with_capacity(32 * KIB, read);
         let permits = Arc::new(Semaphore::new(MAX_ANSWERING));
-        while let Some(incoming) = frame::read(&mut read).await? {
+        while let Some(incoming) = frame::read(&mut read, &self.requests_room).await? {
             self.saw(peer);
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
             self.answer(peer, incoming, answers.clone(), permit);

@@ -294,15 +294,15 @@ pub(crate) fn describe(
         let error_message = Some(text);
         return DescribeClusterResponse { error_code, error_message, ..Default::default() };
     }
-    let all = shared.config.advertised.iter();
+    let all = shared.config.advertised.all().into_iter();
     // KIP-1073
-    let shown = all.filter(|(node, _)| request.include_fenced_brokers || !shared.is_fenced(**node));
+    let shown = all.filter(|(node, _)| request.include_fenced_brokers || !shared.is_fenced(*node));
     let brokers = shown.map(|(node, (host, port))| DescribeClusterBroker {
         broker_id: i32::from(node.0),
-        host: host.clone(),
-        port: i32::from(*port),
+        host,
+        port: i32::from(port),
         rack: None,
-        is_fenced: shared.is_fenced(*node),
+        is_fenced: shared.is_fenced(node),
     });
     DescribeClusterResponse {
         cluster_id: shared.config.cluster_id.clone(),
@@ -362,13 +362,13 @@ async fn coordinator(
         _ => return refused(key, errors::INVALID_REQUEST, "unknown type of coordinator"),
     }
     let node = coordinating_node(shared, &key, until).await;
-    let address = node.and_then(|n| shared.config.advertised.get(&n).map(|a| (n, a)));
+    let address = node.and_then(|n| shared.config.advertised.all().remove(&n).map(|a| (n, a)));
     match address {
         Some((node, (host, port))) => Coordinator {
             key,
             node_id: i32::from(node.0),
-            host: host.clone(),
-            port: i32::from(*port),
+            host,
+            port: i32::from(port),
             ..Default::default()
         },
         None => {

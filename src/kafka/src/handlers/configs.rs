@@ -112,9 +112,9 @@ fn own_rows(shared: &Arc<Shared>, broker: i32) -> Vec<(&'static str, Kind, Strin
     let groups = *shared.backend.consumer_groups.config();
     let (session_ms, interval_ms) = (groups.consumer_session_ms, groups.consumer_interval_ms);
     let protocol = config.security.protocol.name();
-    let address = |(host, port): &(String, u16)| format!("{protocol}://{host}:{port}");
+    let address = |(host, port): (String, u16)| format!("{protocol}://{host}:{port}");
     let node = u16::try_from(broker).map(NodeId).ok();
-    let listener = node.and_then(|node| config.advertised.get(&node)).map(address);
+    let listener = node.and_then(|node| config.advertised.all().remove(&node)).map(address);
     let listener = listener.unwrap_or_default();
     let mut rows = vec![
         ("broker.id", Kind::Int, broker.to_string()),

@@ -55,7 +55,7 @@ pub(crate) async fn produce(
     let moved = parts.filter(|p| p.error_code == errors::NOT_LEADER_OR_FOLLOWER);
     let mut leaders: Vec<i32> = moved.map(|p| p.current_leader.leader_id).collect();
     leaders.sort_unstable();
-    let brokers = shared.brokers();
+    let brokers = if leaders.is_empty() { Vec::new() } else { shared.brokers() };
     let known = brokers.into_iter().filter(|(n, ..)| leaders.contains(&i32::from(n.0)));
     let endpoint = |(node, host, port): (base::NodeId, String, u16)| ProduceNodeEndpoint {
         node_id: i32::from(node.0),

@@ -38,9 +38,9 @@ pub(crate) async fn describe(
             };
         }
     };
-    let nodes = shared.config.advertised.iter().map(|(node, (host, port))| {
+    let nodes = shared.config.advertised.all().into_iter().map(|(node, (host, port))| {
         let name = shared.config.security.protocol.name().to_owned();
-        let listener = QuorumListener { name, host: host.clone(), port: *port };
+        let listener = QuorumListener { name, host, port };
         QuorumNode { node_id: i32::from(node.0), listeners: vec![listener] }
     });
     let partitions = vec![partition(&state)];

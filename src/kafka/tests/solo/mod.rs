@@ -14,7 +14,7 @@ use base::env::sim_disk::SimDisk;
 use base::{Env, GroupId, NodeId, TaskGroup};
 use consensus::solo::{SoloGroup, SoloPeers};
 use consensus::{Groups, tags};
-use kafka::{Backend, KafkaConfig, KafkaGateway};
+use kafka::{Advertised, Backend, KafkaConfig, KafkaGateway};
 use log::groups::{GroupConfig, GroupService};
 use log::{LogOptions, LogService, LogShared};
 use secure::{Security, Store};
@@ -51,6 +51,6 @@ pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
     let listener = TcpListener::bind(listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let advertised = BTreeMap::from([(NodeId(1), (address.ip().to_string(), address.port()))]);
-    let config = KafkaConfig::new(address, advertised);
+    let config = KafkaConfig::new(address, Advertised::by(move || advertised.clone()));
     KafkaGateway::serve(listener, config, backend, tasks.clone(), env).unwrap()
 }

@@ -1,5 +1,7 @@
 //! `m0` and the data groups are made to agree, whoever dies between them.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use consensus::{Applied, Group, Leadership, LogState, ProposeError, ReadError, TransferError};
 use tokio::sync::watch;
@@ -86,6 +88,14 @@ impl Group for Gated {
 
     async fn log_state(&self) -> Result<LogState, ReadError> {
         self.group.log_state().await
+    }
+
+    fn behind(&self) -> BTreeSet<NodeId> {
+        self.group.behind()
+    }
+
+    async fn reach_all(&self, index: u64) -> bool {
+        self.group.reach_all(index).await
     }
 }
 
