@@ -91,9 +91,12 @@ fn by_node(rows: &Value) -> Vec<(String, Value)> {
 mod tests {
     use super::*;
 
+    fn row(shard: &str, node: &str, docs: &str) -> Value {
+        json!({"shard": shard, "node": node, "docs": docs})
+    }
+
     #[test]
     fn copies_are_compared_by_node() {
-        let row = |shard: &str, node: &str, docs: &str| json!({"shard": shard, "node": node, "docs": docs});
         let first = [row("0", "a", "5"), row("1", "a", "6")];
         let second = [row("1", "b", "6"), row("0", "b", "5")];
         let rows = json!([first, second].concat());

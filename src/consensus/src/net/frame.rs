@@ -111,12 +111,14 @@ pub async fn write<W: AsyncWrite + Unpin>(
 #[derive(Debug)]
 pub struct Room(Semaphore);
 
-impl Room {
+impl Default for Room {
     /// Room for three of the largest frames.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self(Semaphore::new(3 * MAX_PEER_MESSAGE_BYTES / KIB))
     }
+}
 
+impl Room {
     /// Waits for room, but for small frames: a connection holds as much anyway.
     async fn take(&self, len: usize) -> io::Result<Option<SemaphorePermit<'_>>> {
         if len <= SMALL_BYTES {
@@ -198,24 +200,24 @@ mod tests {
     #[tokio::test]
     async fn frames_survive_the_wire() {
         let bytes = written(&sample()).await;
-        let got = read(&mut &bytes[..], &Room::new()).await.unwrap().unwrap();
+        let got = read(&mut &bytes[..], &Room::default()).await.unwrap().unwrap();
         assert_eq!((got.kind, got.method, got.id), (Kind::Request, 0x0203, 9));
         assert_eq!(got.message.head, "head");
         assert_eq!(got.message.payload.len(), 20_002);
-        assert!(read(&mut &b""[..], &Room::new()).await.unwrap().is_none());
+        assert!(read(&mut &b""[..], &Room::default()).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn cut_and_lying_frames_are_errors() {
         let bytes = written(&sample()).await;
         for cut in [5, 18, 19, 22, 100] {
-            assert!(read(&mut &bytes[..cut], &Room::new()).await.is_err(), "cut at {cut}");
+            assert!(read(&mut &bytes[..cut], &Room::default()).await.is_err(), "cut at {cut}");
         }
         let mut huge = bytes.clone();
         huge[..4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(read(&mut &huge[..], &Room::new()).await.is_err());
+        assert!(read(&mut &huge[..], &Room::default()).await.is_err());
         let mut head = bytes;
         head[15..19].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(read(&mut &head[..], &Room::new()).await.is_err());
+        assert!(read(&mut &head[..], &Room::default()).await.is_err());
     }
 }

@@ -108,8 +108,8 @@ impl TcpPeers {
             raft: RwLock::default(),
             next_id: AtomicU64::new(1),
             foreign: Mutex::new(None),
-            requests_room: Room::new(),
-            answers_room: Room::new(),
+            requests_room: Room::default(),
+            answers_room: Room::default(),
             tasks: tasks.clone(),
         });
         for (node, lane, queue) in queues {
