@@ -111,8 +111,11 @@ def test_members_share_come_and_leave(quick, name, assignor):
     wait_committed(quick, name, sender.acked)
     two.leave()
     three.leave()
-    # Partitions went from one to the other in good order, so nothing was read twice.
-    assert len(found()) == len(sender.acked)
+    # Partitions went from one to the other in good order, so nothing was read twice: but where a
+    # commit met the change of its member's epoch.
+    assert set(found()) == sender.acked.keys()
+    refused = [*one.refused, *two.refused, *three.refused]
+    assert len(found()) == len(sender.acked) or refused
 
 
 MEMBER_THAT_DIES = textwrap.dedent("""

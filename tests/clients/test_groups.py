@@ -28,15 +28,22 @@ class Reader:
     def __init__(self, cluster, group, topics, **more):
         self.owns, self.found = set(), []
         self.errors = []
+        # Why commits were refused.
+        self.refused = []
         self._leaves = threading.Event()
         self._consumer = Consumer({
             "bootstrap.servers": servers(cluster), "log_level": 0, "group.id": group,
             "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200,
+            "on_commit": self._committed,
             "reconnect.backoff.max.ms": 500, **more,
         })
         self._consumer.subscribe(topics)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def _committed(self, error, parts):
+        found = [error, *(part.error for part in parts)]
+        self.refused += [e for e in found if e is not None and e.code() != KafkaError._NO_OFFSET]
 
     def _run(self):
         while not self._leaves.is_set():
