@@ -155,8 +155,8 @@ pub trait Group: Send + Sync {
     /// told half a second ago or less.
     fn behind(&self) -> BTreeSet<NodeId>;
 
-    /// Waits until every replica is known to have synced the committed entry `index`; false when
-    /// one does not keep up. Deadline: 10 s, then false.
+    /// Waits until every follower is known to have synced the committed entry `index`, which the
+    /// leader has in its log; false when one does not keep up. Deadline: 10 s, then false.
     async fn reach_all(&self, index: u64) -> bool;
 }
 
