@@ -46,13 +46,20 @@ def name():
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture
+def figure(record_property):
+    """Notes a measured figure, shown at the end of the run."""
+    return lambda text: record_property("figure", text)
+
+
 FIGURES = []
 
 
-@pytest.fixture
-def figure(request):
-    """Notes a measured figure, shown at the end of the run."""
-    return lambda text: FIGURES.append(f"{request.node.name}: {text}")
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        name = report.nodeid.rpartition("::")[2]
+        FIGURES.extend(f"{name}: {text}" for what, text in report.user_properties
+                       if what == "figure")
 
 
 def pytest_terminal_summary(terminalreporter):

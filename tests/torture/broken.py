@@ -2,6 +2,7 @@
 
 EXPECTED = {
     "skip-dedup": {"duplicate", "nonmonotonic-send"},
+    "begin-anywhere": {"lost-write"},
     "ack-unknown": {"lost-write"},
     "ack-before-write": {"lost-write", "inconsistent-offsets"},
     "lose-commit": {"lost-commit"},

@@ -17,7 +17,7 @@ class Story:
         self.numbers = itertools.count()
 
     def note(self, kind, **fields):
-        t = float(next(self.clock))
+        t = next(self.clock) / 4
         self.events.append({"e": kind, "c": "c", "t": t, "t0": t, "t1": t, **fields})
         return self
 
@@ -58,10 +58,10 @@ class Story:
     def done(self, x, outcome="committed"):
         return self.note("txn-end", x=x, outcome=outcome)
 
-    def commit(self, off, ok=True, gen=1, member="m", seconds=1):
+    def commit(self, off, ok=True, gen=1, member="m", seconds=0.25):
         k = f"k{next(self.numbers)}"
         self.note("commit", k=k, c=member, group="g", offsets=[["log", 0, off]])
-        for _ in range(seconds - 1):
+        for _ in range(int(seconds * 4) - 1):
             next(self.clock)
         return self.note("commit-end", k=k, gen=gen, ok=ok, error=None)
 
@@ -95,6 +95,8 @@ def test_a_good_history_has_no_anomaly():
 CASES = {
     "lost-write": Story().sent("a", 0).sent("b", 1).final((0, "a")),
     "lost-write of an unknown place": Story().sent("a", -1).final(high=0),
+    "lost-write of an unknown place, behind what is left": Story().sent("a", 3).sent("b", -1)
+        .sent("c", 4).final((3, "a"), (4, "c"), low=3),
     "inconsistent-offsets": Story().sent("a", 0).send("b", "plain").poll((0, "b")),
     "invented": Story().poll((0, "z")),
     "invented, in another partition": Story().send("a", "plain", part=1).poll((0, "a")),
@@ -163,6 +165,8 @@ TOLERATED = {
     "who gave up may double": Story().sent("a", 1, "idempotent").send("b", "idempotent")
         .fail("b", definite=False).final((0, "a"), (1, "a")),
     "retention may take": Story().sent("a", 0).sent("b", 1).final((1, "b"), low=1),
+    "retention may take what has no known place": Story().sent("a", 0).sent("b", -1).sent("c", 4)
+        .final((4, "c"), low=2),
     "compaction may take": Story().sent("a", 0, key="k").sent("b", 1, key="k")
                                   .poll((1, "b")).final((1, "b")),
     "a commit in doubt": Story().commit(3).commit(5, ok=None).committed(3).committed(5)

@@ -9,6 +9,8 @@
 pub enum Broken {
     /// `skip-dedup`: batches of idempotent producers are appended whatever their sequence.
     SkipDedup,
+    /// `begin-anywhere`: producers that a partition has never seen begin at any sequence.
+    BeginAnywhere,
     /// `ack-unknown`: a produce whose outcome is unknown is acknowledged.
     AckUnknown,
     /// `ack-before-write`: the write-ahead log reports entries as durable, then writes them.
@@ -43,6 +45,7 @@ fn chosen() -> Option<Broken> {
     let name = std::env::var("TRINE_BROKEN").unwrap_or_default();
     let found = match name.as_str() {
         "skip-dedup" => Broken::SkipDedup,
+        "begin-anywhere" => Broken::BeginAnywhere,
         "ack-unknown" => Broken::AckUnknown,
         "ack-before-write" => Broken::AckBeforeWrite,
         "lose-commit" => Broken::LoseCommit,

@@ -1,12 +1,13 @@
 //! The log's machine in a data group.
 //!
 //! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `P` + topic id +
-//! partition + number: its producers; `T`, likewise: their transactions; `A` + topic id +
-//! partition + offset of the marker: a transaction aborted there; `O` + group + topic id +
-//! partition: a committed offset; `F` + source: a fence; `L` + topic id + partition + source +
+//! partition + number: its producers; `H` + topic id + partition: the highest id of those it has
+//! forgotten; `h`: the highest that deleted replicas knew; `T`, as `P`: their transactions; `A` +
+//! topic id + partition + offset of the marker: a transaction aborted there; `O` + group + topic
+//! id + partition: a committed offset; `F` + source: a fence; `L` + topic id + partition + source +
 //! file key: a ledger entry; `gr…`: consumer groups; `t`, `x`, `y`: transactions (see
 //! [`crate::transactions`]). Numbers are big-endian; group and source have a u16 length before
-//! them. Replica, producer, `T` and `A` rows are written at checkpoints only, the others in apply.
+//! them. `R`, `P`, `H`, `T` and `A` rows are written at checkpoints only, the others in apply.
 //!
 //! Invariant: files that a durable checkpoint speaks of exist, with all that belongs to it, until
 //! a later checkpoint is durable. A checkpoint syncs files while apply goes on, so a deleted
@@ -77,6 +78,9 @@ pub(crate) mod keys {
         [offsets(group), part.get(1..).unwrap_or_default().to_vec()].concat()
     }
 }
+
+/// Key of the highest producer id that deleted replicas knew.
+const DELETED: &[u8] = b"h";
 
 /// The machine of one data group.
 pub(crate) struct DataMachine {
@@ -181,9 +185,11 @@ impl DataMachine {
         match command {
             Control::CreateReplica { key, settings } => {
                 if self.view.get(&key).is_none() {
+                    let forgotten = read_producer_id(rows, DELETED)?;
+                    let state = PartState::new(settings, forgotten, at.term);
                     let dir = format!("{}-{}.{}", key.topic.simple(), key.partition, at.index);
                     let stream = self.stream(&dir, &[])?;
-                    self.add(Partition::new(key, at.group, dir, stream, PartState::new(settings)));
+                    self.add(Partition::new(key, at.group, dir, stream, state));
                 }
                 Ok(ControlReply::Done)
             }
@@ -263,7 +269,13 @@ impl DataMachine {
         let part = self.view.parts.write().remove(key);
         let Some(part) = part else { return Ok(ControlReply::Done) };
         part.waiters.alarm();
-        for kind in [b'R', b'P', b'L', b'T', b'A'] {
+        // A topic made anew under this name has its partitions in this group, and its producers go
+        // on where they are, as with Kafka.
+        let known = part.state.lock().producers.highest();
+        if let Some(highest) = known.max(read_producer_id(rows, DELETED)?) {
+            rows.put(DELETED, codec::encode(&highest));
+        }
+        for kind in [b'R', b'P', b'H', b'L', b'T', b'A'] {
             for (row, _) in rows.scan(&keys::part(kind, key))? {
                 rows.delete(&row);
             }
@@ -285,6 +297,9 @@ impl DataMachine {
             rows.delete(&producers_key(&part.key, number));
         }
         state.producer_rows = count;
+        if let Some(forgotten) = state.producers.forgotten() {
+            rows.put(&keys::part(b'H', &part.key), codec::encode(&forgotten));
+        }
         write_txns(&part.key, &mut state, rows);
         let row = part.row(&state);
         rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
@@ -343,6 +358,10 @@ fn restore_txns(rows: &Rows<'_>, key: &PartKey, state: &mut PartState) -> Result
         state.txns.take_aborted(codec::decode(&value)?);
     }
     Ok(())
+}
+
+fn read_producer_id(rows: &Rows<'_>, key: &[u8]) -> Result<Option<i64>, Fatal> {
+    Ok(rows.get(key)?.map(|value| codec::decode(&value)).transpose()?)
 }
 
 fn read_fence(rows: &Rows<'_>, source: &str) -> Result<u64, Fatal> {
@@ -494,7 +513,8 @@ impl StateMachine for DataMachine {
             let row: PartRow = codec::decode(&value)?;
             let key = keys::part_of(key.get(1..).unwrap_or_default())
                 .ok_or_else(|| Fatal("a replica row with a damaged key".to_owned()))?;
-            let mut state = PartState::from_row(&row);
+            let forgotten = read_producer_id(rows, &keys::part(b'H', &key))?;
+            let mut state = PartState::from_row(&row, forgotten);
             for (_, value) in rows.scan(&keys::part(b'P', &key))? {
                 state.producers.extend(codec::decode(&value)?);
             }
@@ -524,6 +544,7 @@ impl StateMachine for DataMachine {
             // How many rows hold the producers depends on when this node made a checkpoint.
             row.producer_rows = 0;
             add(&codec::encode(&(part.key, row)));
+            add(&codec::encode(&state.producers.forgotten()));
             for producer in state.producers.iter() {
                 add(&codec::encode(&producer));
             }

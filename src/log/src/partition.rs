@@ -60,6 +60,8 @@ pub(crate) struct PartState {
     pub(crate) producers: Producers,
     pub(crate) txns: PartTxns,
     pub(crate) settings: ReplicaSettings,
+    /// Term in which it was made; 0 when that was before the latest start.
+    pub(crate) born: u64,
     /// When the newest segment got its first record.
     pub(crate) active_since_ms: i64,
     /// The next batch begins a new segment, as the log's start passed the newest one.
@@ -89,12 +91,15 @@ pub(crate) struct PartRow {
 }
 
 impl PartState {
-    pub(crate) fn new(settings: ReplicaSettings) -> Self {
+    /// An empty replica made in the term `born`; producers up to `forgotten` may have written to
+    /// an earlier topic of the same name.
+    pub(crate) fn new(settings: ReplicaSettings, forgotten: Option<i64>, born: u64) -> Self {
         Self {
+            born,
             end: 0,
             log_start: 0,
             epochs: Vec::new(),
-            producers: Producers::default(),
+            producers: Producers::new(forgotten),
             txns: PartTxns::default(),
             settings,
             active_since_ms: 0,
@@ -106,12 +111,13 @@ impl PartState {
         }
     }
 
-    pub(crate) fn from_row(row: &PartRow) -> Self {
+    pub(crate) fn from_row(row: &PartRow, forgotten: Option<i64>) -> Self {
         Self {
+            born: 0,
             end: row.end,
             log_start: row.log_start,
             epochs: row.epochs.clone(),
-            producers: Producers::default(),
+            producers: Producers::new(forgotten),
             txns: PartTxns::default(),
             settings: row.settings,
             active_since_ms: row.active_since_ms,
@@ -350,10 +356,9 @@ impl Partition {
         number.map(Claim::Number)
     }
 
-    /// Whether there are records of terms before this one.
+    /// Whether leaders of terms before this one may have been sent batches.
     pub(crate) fn inherits(&self, term: u64) -> bool {
-        let state = self.state.lock();
-        state.epochs.first().is_some_and(|(first, _)| *first < epoch_of(term))
+        self.state.lock().born < term
     }
 
     /// Where readers of committed records stop.
@@ -472,7 +477,7 @@ mod tests {
     #[test]
     fn epochs_end_where_the_next_begins() {
         let settings = ReplicaSettings { segment_bytes: 1, segment_ms: 1 };
-        let mut state = PartState::new(settings);
+        let mut state = PartState::new(settings, None, 1);
         for (epoch, end) in [(2, 0), (2, 5), (4, 10), (4, 11)] {
             state.end = end;
             state.note_epoch(epoch);

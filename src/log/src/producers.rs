@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use base::broken::{self, Broken};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchHeader, add_sequence};
@@ -52,16 +53,32 @@ pub(crate) enum Verdict {
 
 /// The producers of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Producers(BTreeMap<i64, Producer>);
+pub(crate) struct Producers {
+    known: BTreeMap<i64, Producer>,
+    /// Highest id of those forgotten. Ids only grow, so one above was never seen.
+    forgotten: Option<i64>,
+}
 
 impl Producers {
+    /// Nobody is known; those up to `forgotten` may have been, to a topic that had this one's
+    /// name.
+    pub(crate) fn new(forgotten: Option<i64>) -> Self {
+        Self { known: BTreeMap::new(), forgotten }
+    }
+
     /// Judges a batch of an idempotent producer; others may always append.
     pub(crate) fn judge(&self, batch: &BatchHeader) -> Verdict {
         if batch.producer_id < 0 {
             return Verdict::Append;
         }
-        // An unknown producer may begin anywhere: its state may have expired.
-        let Some(known) = self.0.get(&batch.producer_id) else { return Verdict::Append };
+        let Some(known) = self.known.get(&batch.producer_id) else {
+            // Who was forgotten goes on where it was (KIP-360). Who was never seen begins at 0:
+            // clients take a batch for stored once one behind it is, and the one before this may
+            // still be under way, or lie with a node that was cut off.
+            let begins = batch.base_sequence == 0 || broken::is(Broken::BeginAnywhere);
+            let forgotten = Some(batch.producer_id) <= self.forgotten;
+            return if begins || forgotten { Verdict::Append } else { Verdict::OutOfOrder };
+        };
         if batch.producer_epoch < known.epoch {
             return Verdict::OldEpoch;
         }
@@ -86,13 +103,14 @@ impl Producers {
         producer_id: i64,
         busy: impl Fn(i64) -> bool,
     ) -> Option<i64> {
-        if self.0.len() < MAX_PRODUCERS || self.0.contains_key(&producer_id) {
+        if self.known.len() < MAX_PRODUCERS || self.known.contains_key(&producer_id) {
             return None;
         }
-        let idle = self.0.iter().filter(|(id, _)| !busy(**id));
+        let idle = self.known.iter().filter(|(id, _)| !busy(**id));
         let (id, _) = idle.min_by_key(|(id, p)| (p.last_time_ms, **id))?;
         let id = *id;
-        self.0.remove(&id);
+        self.known.remove(&id);
+        self.forgotten = self.forgotten.max(Some(id));
         Some(id)
     }
 
@@ -121,7 +139,7 @@ impl Producers {
     /// The producer in that epoch; what is known of another one is forgotten.
     fn reach(&mut self, producer_id: i64, epoch: i16, time_ms: i64) -> &mut Producer {
         let fresh = || Producer { epoch, last_time_ms: 0, batches: VecDeque::new() };
-        let known = self.0.entry(producer_id).or_insert_with(fresh);
+        let known = self.known.entry(producer_id).or_insert_with(fresh);
         if known.epoch != epoch {
             *known = fresh();
         }
@@ -131,21 +149,38 @@ impl Producers {
 
     /// The epoch that is known of a producer.
     pub(crate) fn epoch_of(&self, producer_id: i64) -> Option<i16> {
-        self.0.get(&producer_id).map(|known| known.epoch)
+        self.known.get(&producer_id).map(|known| known.epoch)
     }
 
     /// Forgets producers that were last heard before `time_ms` and are not `busy`.
     pub(crate) fn expire(&mut self, time_ms: i64, busy: impl Fn(i64) -> bool) {
-        self.0.retain(|id, producer| producer.last_time_ms >= time_ms || busy(*id));
+        let forgotten = &mut self.forgotten;
+        self.known.retain(|id, producer| {
+            let stays = producer.last_time_ms >= time_ms || busy(*id);
+            if !stays {
+                *forgotten = (*forgotten).max(Some(*id));
+            }
+            stays
+        });
+    }
+
+    /// Highest id of those forgotten.
+    pub(crate) fn forgotten(&self) -> Option<i64> {
+        self.forgotten
+    }
+
+    /// Highest id of all that were ever seen.
+    pub(crate) fn highest(&self) -> Option<i64> {
+        self.known.last_key_value().map(|(id, _)| *id).max(self.forgotten)
     }
 
     /// Whether one that is not `busy` was last heard before `time_ms`.
     pub(crate) fn any_before(&self, time_ms: i64, busy: impl Fn(i64) -> bool) -> bool {
-        self.0.iter().any(|(id, producer)| producer.last_time_ms < time_ms && !busy(*id))
+        self.known.iter().any(|(id, producer)| producer.last_time_ms < time_ms && !busy(*id))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&i64, &Producer)> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// Everybody, as far as this module knows them.
@@ -158,11 +193,11 @@ impl Producers {
             coordinator_epoch: -1,
             txn_start_offset: -1,
         };
-        self.0.iter().map(one).collect()
+        self.known.iter().map(one).collect()
     }
 
     pub(crate) fn extend(&mut self, producers: Vec<(i64, Producer)>) {
-        self.0.extend(producers);
+        self.known.extend(producers);
     }
 }
 
@@ -178,7 +213,11 @@ mod tests {
     }
 
     fn check(steps: &[(BatchHeader, Verdict)]) {
-        let (mut producers, mut offset) = (Producers::default(), 100);
+        check_from(Producers::default(), steps);
+    }
+
+    fn check_from(mut producers: Producers, steps: &[(BatchHeader, Verdict)]) {
+        let mut offset = 100;
         for (i, (batch, verdict)) in steps.iter().enumerate() {
             assert_eq!(producers.judge(batch), *verdict, "step {i}");
             if *verdict == Verdict::Append {
@@ -202,16 +241,50 @@ mod tests {
     #[test]
     fn gaps_and_forgotten_batches_are_out_of_order() {
         check(&[
-            (batch(0, 7, 1), Verdict::Append),
-            (batch(0, 9, 1), Verdict::OutOfOrder),
-            (batch(0, 8, 1), Verdict::Append),
-            (batch(0, 9, 1), Verdict::Append),
-            (batch(0, 10, 1), Verdict::Append),
-            (batch(0, 11, 1), Verdict::Append),
-            (batch(0, 12, 1), Verdict::Append),
-            (batch(0, 7, 1), Verdict::OutOfOrder),
-            (batch(0, 8, 1), Verdict::Duplicate(101)),
+            (batch(0, 0, 1), Verdict::Append),
+            (batch(0, 2, 1), Verdict::OutOfOrder),
+            (batch(0, 1, 1), Verdict::Append),
+            (batch(0, 2, 1), Verdict::Append),
+            (batch(0, 3, 1), Verdict::Append),
+            (batch(0, 4, 1), Verdict::Append),
+            (batch(0, 5, 1), Verdict::Append),
+            (batch(0, 0, 1), Verdict::OutOfOrder),
+            (batch(0, 1, 1), Verdict::Duplicate(101)),
         ]);
+    }
+
+    #[test]
+    fn who_was_never_seen_begins_at_zero() {
+        check(&[
+            (batch(0, 2, 1), Verdict::OutOfOrder),
+            (batch(0, 0, 2), Verdict::Append),
+            (batch(0, 2, 1), Verdict::Append),
+        ]);
+    }
+
+    #[test]
+    fn who_was_forgotten_goes_on_anywhere() {
+        let mut producers = Producers::default();
+        producers.note(&batch(0, 0, 1), 0, 5);
+        assert_eq!((producers.forgotten(), producers.highest()), (None, Some(9)));
+        producers.expire(6, |_| false);
+        assert_eq!((producers.forgotten(), producers.highest()), (Some(9), Some(9)));
+        assert_eq!(producers.judge(&batch(0, 7, 1)), Verdict::Append);
+        let above = Producers::new(Some(8));
+        assert_eq!(above.judge(&batch(0, 7, 1)), Verdict::OutOfOrder);
+    }
+
+    #[test]
+    fn room_is_made_by_forgetting() {
+        let mut producers = Producers::default();
+        let many = i64::try_from(MAX_PRODUCERS).unwrap();
+        for id in 0..many {
+            producers.note_epoch(id, 0, i64::from(id != 9));
+        }
+        assert_eq!(producers.make_room(9, |_| false), None, "it has a place");
+        assert_eq!(producers.make_room(many, |_| false), Some(9));
+        assert_eq!(producers.forgotten(), Some(9));
+        assert_eq!(producers.judge(&batch(0, 7, 1)), Verdict::Append);
     }
 
     #[test]
@@ -242,10 +315,11 @@ mod tests {
 
     #[test]
     fn sequences_wrap() {
-        check(&[
+        let steps = [
             (batch(0, i32::MAX - 1, 2), Verdict::Append),
             (batch(0, 0, 2), Verdict::Append),
             (batch(0, i32::MAX - 1, 2), Verdict::Duplicate(100)),
-        ]);
+        ];
+        check_from(Producers::new(Some(9)), &steps);
     }
 }

@@ -274,6 +274,23 @@ async fn repeated_batches_of_a_producer_are_appended_once() {
 }
 
 #[tokio::test]
+async fn a_producer_never_seen_begins_at_zero_but_in_a_topic_made_anew() {
+    let c = cluster();
+    c.topic(&[]).await;
+    let id = c.service.init_producer_id().await.unwrap();
+    let first = with_producer(&batch(&["a"], 1), id, 0, 0);
+    let second = with_producer(&batch(&["b"], 1), id, 0, 1);
+    assert_eq!(c.put(0, second.clone()).await, Err(LogError::OutOfOrderSequence));
+    assert_eq!(c.put(0, first).await, Ok(0));
+    assert_eq!(c.put(0, second).await, Ok(1));
+    c.service.delete_topic(T).await.unwrap();
+    c.topic(&[]).await;
+    assert_eq!(c.put(0, with_producer(&batch(&["c"], 1), id, 0, 2)).await, Ok(0));
+    let later = with_producer(&batch(&["d"], 1), id + 1, 0, 2);
+    assert_eq!(c.put(0, later).await, Err(LogError::OutOfOrderSequence));
+}
+
+#[tokio::test]
 async fn after_a_refusal_the_next_batch_waits_for_its_turn() {
     let c = cluster();
     c.topic(&[("min.insync.replicas", "2")]).await;
@@ -656,6 +673,7 @@ fn history() -> Vec<Bytes> {
     let settings = configs::ReplicaSettings { segment_bytes: 3000, segment_ms: 30_000 };
     let create = |key| control(&Control::CreateReplica { key, settings });
     let mut all = vec![create(key(1, 0)), create(key(2, 0)), create(key(1, 3))];
+    let mut sequences = BTreeMap::<i64, i32>::new();
     for i in 0..200i64 {
         let text = "x".repeat(50 + (i as usize * 37) % 900);
         // Some have no timestamp: of those the time of the command counts.
@@ -663,6 +681,7 @@ fn history() -> Vec<Bytes> {
         all.push(match i {
             _ if i % 23 == 22 => control(&Control::SetLogStart { key: key(1, 0), offset: i / 4 }),
             _ if i == 90 => control(&Control::DeleteReplica { key: key(2, 0) }),
+            _ if i == 95 => create(key(2, 0)),
             _ if i == 100 => control(&Control::SetLogStart { key: key(1, 3), offset: 17 }),
             _ if i % 5 == 0 => {
                 let file_key = Bytes::from(format!("file{}", i % 50));
@@ -671,9 +690,15 @@ fn history() -> Vec<Bytes> {
                 let head = OnceHead { key: key(1, 3), source: "s".into(), epoch: 1, files };
                 command::once(&head, &[one])
             }
+            _ if i == 151 => {
+                control(&Control::ExpireProducers { key: key(1, 0), before_ms: 1_040_000 })
+            }
             _ if i % 3 == 0 => produce_command(key(2, 0), &one),
             _ => {
-                let one = with_producer(&one, 5 + i / 4, 0, (i % 4) as i32);
+                let id = 5 + i / 4;
+                let sequence = sequences.entry(id).or_default();
+                let one = with_producer(&one, id, 0, *sequence);
+                *sequence += 1;
                 produce_command(key(1, 0), &one)
             }
         });

@@ -21,8 +21,8 @@ pub(crate) struct Unsettled {
 }
 
 impl Unsettled {
-    /// A batch came to the leader of `term`. `inherits` says that the log has records of earlier
-    /// terms, so that other batches may have gone to the leader before.
+    /// A batch came to the leader of `term`. `inherits` says that the partition is older than the
+    /// term, so that other batches may have gone to the leader before.
     pub(crate) fn came(&mut self, term: u64, inherits: bool, now: Duration) {
         if self.term != term {
             self.term = term;

@@ -62,6 +62,13 @@ struct Batch {
     bytes: Bytes,
 }
 
+/// Whether a batch is the next of its producer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Head,
+    Behind,
+}
+
 struct Producer {
     world: Arc<World>,
     random: SeededRandom,
@@ -70,6 +77,8 @@ struct Producer {
     sending: Sending,
     /// With [`Sending::Idempotent`].
     producer_id: i64,
+    /// The number that has sequence number 0 under this id.
+    base: u64,
     next: u64,
 }
 
@@ -77,18 +86,26 @@ struct Producer {
 pub async fn run_producer(world: Arc<World>, client: u64, sending: Sending) {
     let random = SeededRandom::new(world.seed ^ (client << 40));
     let partition = i32::from(random.below(2) == 1);
+    let (producer_id, base, next) = (-1, 0, 0);
     let mut producer =
-        Producer { world, random, client, partition, sending, producer_id: -1, next: 0 };
-    if sending == Sending::Idempotent {
-        producer.take_id().await;
-    }
+        Producer { world, random, client, partition, sending, producer_id, base, next };
     while !producer.world.is_quiet() {
+        if sending == Sending::Idempotent && !producer.has_id().await {
+            return;
+        }
         producer.pause(120).await;
-        let batch = producer.batch();
         let log = name(partition);
         let floor = producer.world.history.lock().floor(&log);
-        let outcome = producer.send(&batch).await;
-        producer.note(batch, floor, outcome);
+        let first = producer.batch();
+        if sending == Sending::Idempotent && producer.random.below(3) == 0 {
+            let second = producer.batch();
+            let outcomes = producer.send_two(&first, &second).await;
+            producer.note(first, floor, outcomes.0);
+            producer.note(second, floor, outcomes.1);
+        } else {
+            let outcome = producer.send(&first).await;
+            producer.note(first, floor, outcome);
+        }
     }
 }
 
@@ -97,7 +114,14 @@ impl Producer {
         tokio::time::sleep(Duration::from_millis(self.random.below(most_ms))).await;
     }
 
-    async fn take_id(&mut self) {
+    /// Takes an id when there is none, and another from time to time; false when it got none.
+    async fn has_id(&mut self) -> bool {
+        if self.random.below(10) == 0 {
+            self.producer_id = -1;
+        }
+        if self.producer_id < 0 {
+            self.base = self.next;
+        }
         while self.producer_id < 0 && !self.world.is_quiet() {
             self.pause(300).await;
             let Some(life) = self.world.random_life(&self.random) else { continue };
@@ -106,6 +130,7 @@ impl Producer {
                 id = life.log.init_producer_id() => self.producer_id = id.unwrap_or(-1),
             }
         }
+        self.producer_id >= 0
     }
 
     fn batch(&mut self) -> Batch {
@@ -117,17 +142,37 @@ impl Producer {
         let rows: Vec<_> = values.iter().map(|v| RecordRef::value(v.as_bytes(), TIME_MS)).collect();
         let mut bytes = build(&rows);
         if self.sending == Sending::Idempotent {
-            let sequence = i32::try_from(first).unwrap_or(i32::MAX);
+            let sequence = i32::try_from(first - self.base).unwrap_or(i32::MAX);
             bytes = with_producer(&bytes, self.producer_id, 0, sequence);
         }
         Batch { first, values, bytes }
+    }
+
+    /// Two batches under way at once. A first one of unknown outcome counts as stored when the
+    /// second was, as with librdkafka; so it is not sent again.
+    async fn send_two(&self, first: &Batch, second: &Batch) -> (Outcome, Outcome) {
+        let behind = async {
+            self.pause(40).await;
+            self.attempt(second, Place::Behind).await
+        };
+        let mut outcomes = tokio::join!(self.attempt(first, Place::Head), behind);
+        if !matches!(outcomes.0, Outcome::Acked(_)) {
+            if matches!(outcomes.1, Outcome::Acked(_)) {
+                return (Outcome::Unknown, outcomes.1);
+            }
+            outcomes.0 = self.send(first).await;
+        }
+        if !matches!(outcomes.1, Outcome::Acked(_)) {
+            outcomes.1 = self.send(second).await;
+        }
+        outcomes
     }
 
     /// Once, or until it is acknowledged.
     async fn send(&self, batch: &Batch) -> Outcome {
         let mut patience = 0;
         loop {
-            let outcome = self.attempt(batch).await;
+            let outcome = self.attempt(batch, Place::Head).await;
             let again =
                 self.sending == Sending::Idempotent && !matches!(outcome, Outcome::Acked(_));
             // A cluster that is whole again answers long before the last attempt.
@@ -139,7 +184,7 @@ impl Producer {
         }
     }
 
-    async fn attempt(&self, batch: &Batch) -> Outcome {
+    async fn attempt(&self, batch: &Batch, place: Place) -> Outcome {
         let Some((life, topic)) = self.route() else { return Outcome::NotDone };
         let bytes = batch.bytes.clone();
         let topic = TopicRef::Id(topic.id);
@@ -158,6 +203,7 @@ impl Producer {
         match result {
             Ok(produced) => Outcome::Acked(u64::try_from(produced.base_offset).unwrap_or(u64::MAX)),
             Err(LogError::Timeout | LogError::Internal(_)) => Outcome::Unknown,
+            Err(LogError::OutOfOrderSequence) if place == Place::Behind => Outcome::NotDone,
             Err(LogError::OutOfOrderSequence | LogError::InvalidProducerEpoch) => {
                 let (client, first) = (self.client, batch.first);
                 let text =

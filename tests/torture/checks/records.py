@@ -46,18 +46,37 @@ def invented(history):
 def lost_write(history):
     """What was acknowledged is there at the end, where it was acknowledged."""
     replaced = _replaced(history)
+    lowest = _lowest_places(history)
     for send in history.sends.values():
         log = history.log(send.topic, send.part)
         if send.outcome != "acked" or log is None:
             continue
         if not _has_place(send):
-            if send.id not in log.values() and send.id not in replaced:
+            trimmed = lowest.get(send.id, 0) < history.low(send.topic, send.part)
+            if send.id not in log.values() and send.id not in replaced and not trimmed:
                 yield f"{send}, and it is nowhere in {where(send.topic, send.part)}"
             continue
         gone = send.off < history.low(send.topic, send.part) or send.id in replaced
         if send.off not in log and not gone:
             end = max(log, default=None)
             yield f"{send}, but nothing is there; the log ends at {end}"
+
+
+def _lowest_places(history):
+    """Where records without a known offset may be at the lowest: behind the one sent before."""
+    lines = collections.defaultdict(list)
+    for send in history.sends.values():
+        if send.mode != "plain":
+            lines[(send.client, send.topic, send.part)].append(send)
+    lowest = {}
+    for sends in lines.values():
+        place = 0
+        for send in sorted(sends, key=lambda s: s.n):
+            if _has_place(send):
+                place = send.off + 1
+            else:
+                lowest[send.id] = place
+    return lowest
 
 
 def unseen(history):

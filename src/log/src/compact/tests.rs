@@ -179,7 +179,7 @@ impl Rig {
         let stream = Stream::create(&writer, "/p/x".into(), frame_info);
         let key = PartKey { topic: uuid::Uuid::nil(), partition: 0 };
         let settings = ReplicaSettings { segment_bytes: 1 << 20, segment_ms: 1 << 40 };
-        let state = PartState::new(settings);
+        let state = PartState::new(settings, None, 1);
         let part = Partition::new(key, GroupId::data(0), "x".into(), stream, state);
         Self {
             part,
