@@ -9,7 +9,14 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from support.cluster import Cluster  # noqa: E402
+from support.network import leave_for_own_network  # noqa: E402
 from support.paths import TRINE  # noqa: E402
+
+
+def pytest_configure(config):
+    # One of several processes that run tests.
+    if hasattr(config, "workerinput"):
+        leave_for_own_network()
 
 
 def pytest_sessionstart(session):
