@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from support.cluster import Cluster  # noqa: E402
+from support.demo import Demo  # noqa: E402
 from support.network import leave_for_own_network  # noqa: E402
 from support.paths import TRINE  # noqa: E402
 
@@ -17,6 +18,14 @@ def pytest_configure(config):
     # One of several processes that run tests.
     if hasattr(config, "workerinput"):
         leave_for_own_network()
+
+
+# Files that take minutes; first, so that no process is left alone with one at the end.
+LONG = ("test_failover.py", "test_torture.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_sessionstart(session):
@@ -45,6 +54,14 @@ def own_cluster():
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """`trine demo` whose SFTP server serves what a test puts there."""
+    made = Demo(tmp_path / "demo")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import time
 import pytest
 import requests
 
-from support.demo import Demo
 from support.load import Load
 from support.pipelines import apply
 from support.reading import check_equal_segments, check_every_node, check_exactly_once
@@ -36,13 +35,6 @@ def loaded(own_cluster, tmp_path, name):
     load = Load(cluster, name, root)
     load.wait_files(FILES // 10)
     return load
-
-
-@pytest.fixture
-def demo(tmp_path):
-    made = Demo(tmp_path / "demo")
-    yield made
-    made.close()
 
 
 @pytest.fixture

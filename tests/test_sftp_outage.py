@@ -14,7 +14,6 @@ import threading
 
 import pytest
 
-from support.demo import Demo
 from support.pipelines import write_files
 from support.reading import check_exactly_once, count
 from support.wait import wait_until
@@ -95,13 +94,6 @@ class Line:
 
     def mend(self):
         self._listen(self.port)
-
-
-@pytest.fixture
-def demo(tmp_path):
-    made = Demo(tmp_path / "demo")
-    yield made
-    made.close()
 
 
 @pytest.fixture
