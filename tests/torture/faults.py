@@ -30,7 +30,6 @@ class Faults:
         self.random = random.Random(f"faults {seed}")
         # Until when a death is no wonder: the disk was full.
         self.forgiven = 0.0
-        self.wiped = None
         self.kinds = [(3, self.kill_one), (3, self.kill_leader), (1, self.kill_two),
                       (2, self.kill_all), (3, self.stop_leader), (1, self.stop_any),
                       (1, self.wipe_one), (2, self.hurt_member), (1, self.restart_politely)]
@@ -219,7 +218,9 @@ class Faults:
 
     def low_disk(self):
         from torture.disks import RESERVE_BYTES
-        nodes = self.random.sample(self.cluster.nodes, self.random.randint(1, 3))
+        # A node that was wiped takes what it lacks, whether or not there is a reserve.
+        well = [node for node in self.cluster.nodes if node.runs() and node.ready()]
+        nodes = self.random.sample(well, self.random.randint(min(1, len(well)), len(well)))
         self.tell(f"less than the reserve is free on {[n.number for n in nodes]}")
         for node in nodes:
             self.cluster.disks.fill(node.data_dir, RESERVE_BYTES // 2)

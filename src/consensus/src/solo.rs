@@ -67,6 +67,14 @@ impl SoloGroup {
         Arc::new(Self { id, inner, store, leadership: watch::Sender::new(leadership), ahead })
     }
 
+    /// Begins a term with a leader, or without one.
+    pub fn begin_term(&self, leader: Option<NodeId>) {
+        self.leadership.send_modify(|now| {
+            let term = now.term + 1;
+            *now = Leadership { term, leader, last_leader: leader, ready_here: leader.is_some() };
+        });
+    }
+
     /// Reads rows of a service.
     pub fn reader(&self, tag: u8) -> RowsReader {
         RowsReader::new(self.store.clone(), tag)

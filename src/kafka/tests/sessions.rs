@@ -7,7 +7,7 @@ mod solo;
 
 use std::time::Duration;
 
-use base::TaskGroup;
+use base::{NodeId, TaskGroup};
 use kafka::codec::messages::*;
 use kafka::codec::{ApiKey, Records, ResponseBody};
 use log::batch::build;
@@ -223,5 +223,28 @@ async fn whole_requests_need_no_session() {
     assert_eq!(told(&answer), [(0, 0, 0, false), (1, 0, 1, true)], "every partition is named");
     let none = fetch(&mut client, NAMES, by_name((0, -1), vec![])).await;
     assert_eq!(told(&none), []);
+    tasks.shutdown(DEADLINE).await;
+}
+
+/// librdkafka 2.16 dies of a leader of −1 beside one that it knows.
+#[tokio::test]
+async fn a_leader_is_told_only_when_there_is_one() {
+    let tasks = TaskGroup::new();
+    let (address, groups) = solo::start_over("127.0.0.1:0".parse().unwrap(), &tasks).await;
+    let mut client = Client::connect(address).await;
+    client.topic("t").await;
+    let asked = || FetchPartition { current_leader_epoch: 1, ..part(0, 0) };
+    let told = |answer: FetchResponse| {
+        let part = &answer.responses[0].partitions[0];
+        let leader = &part.current_leader;
+        (part.error_code, leader.leader_id, leader.leader_epoch)
+    };
+    groups.iter().for_each(|group| group.begin_term(None));
+    let answer = fetch(&mut client, NAMES, by_name((0, -1), vec![asked()])).await;
+    assert!(answer.node_endpoints.is_empty());
+    assert_eq!(told(answer), (6, -1, -1));
+    groups.iter().for_each(|group| group.begin_term(Some(NodeId(1))));
+    let answer = fetch(&mut client, NAMES, by_name((0, -1), vec![asked()])).await;
+    assert_eq!(told(answer), (74, 1, 3));
     tasks.shutdown(DEADLINE).await;
 }

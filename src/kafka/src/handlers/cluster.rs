@@ -236,6 +236,13 @@ impl Shared {
         (self.live_leader(leadership).map_or(-1, |n| i32::from(n.0)), epoch)
     }
 
+    /// The leader that an answer tells besides its error (KIP-951); nothing while none is known.
+    /// librdkafka 2.16 takes a leader of −1 for one it has memory for, reads past that memory and
+    /// dies.
+    pub(crate) fn told_leader(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
+        Some(self.leader_of(topic, partition)).filter(|(leader, _)| *leader >= 0)
+    }
+
     /// The node that is to lead a group when all are up: the one that consensus moves it to.
     pub(crate) fn preferred_of(&self, group: GroupId) -> Option<NodeId> {
         let nodes = self.backend.peers.all();

@@ -337,8 +337,10 @@ fn refused(shared: &Arc<Shared>, look: &Look, error: &LogError) -> PartitionData
         ..Default::default()
     };
     let moved = matches!(error, LogError::NotLeader { .. } | LogError::FencedLeaderEpoch);
-    if let (true, Ok(topic)) = (moved, shared.backend.log.resolve(look.topic.topic())) {
-        let (leader_id, leader_epoch) = shared.leader_of(&topic.name, look.partition);
+    if moved
+        && let Ok(topic) = shared.backend.log.resolve(look.topic.topic())
+        && let Some((leader_id, leader_epoch)) = shared.told_leader(&topic.name, look.partition)
+    {
         data.current_leader = FetchLeaderIdAndEpoch { leader_id, leader_epoch };
     }
     data

@@ -153,8 +153,9 @@ async fn append(
                 };
                 answer.record_errors = records.iter().map(named).collect();
             }
-            if let LogError::NotLeader { .. } = error {
-                let (leader_id, leader_epoch) = shared.leader_of(topic, part.index);
+            if let LogError::NotLeader { .. } = error
+                && let Some((leader_id, leader_epoch)) = shared.told_leader(topic, part.index)
+            {
                 answer.current_leader = ProduceLeaderIdAndEpoch { leader_id, leader_epoch };
             }
             answer

@@ -23,6 +23,14 @@ use tokio::net::TcpListener;
 
 /// Starts the port on `listen`.
 pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
+    start_over(listen, tasks).await.0
+}
+
+/// The same, with the data groups below it.
+pub(crate) async fn start_over(
+    listen: SocketAddr,
+    tasks: &TaskGroup,
+) -> (SocketAddr, Vec<Arc<SoloGroup>>) {
     let env = Env { disk: Arc::new(SimDisk::new(5)), ..Env::real() };
     env.disk.create_dir_all(Path::new("/data")).unwrap();
     let writer = SegmentWriter::start(&env, WriterOptions::default());
@@ -52,5 +60,5 @@ pub(crate) async fn start(listen: SocketAddr, tasks: &TaskGroup) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let advertised = BTreeMap::from([(NodeId(1), (address.ip().to_string(), address.port()))]);
     let config = KafkaConfig::new(address, Advertised::by(move || advertised.clone()));
-    KafkaGateway::serve(listener, config, backend, tasks.clone(), env).unwrap()
+    (KafkaGateway::serve(listener, config, backend, tasks.clone(), env).unwrap(), data)
 }
