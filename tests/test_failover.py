@@ -51,10 +51,11 @@ def loaded_by_sftp(demo, tmp_path, name):
 
 
 def settle(load, figure):
-    """Everything comes to its end, and is the same at every node."""
-    load.finish_files(FILES)
+    """Everything comes to its end, and is the same at every node. The clients of Kafka end first:
+    they take all the processor there is, and files that come after the deaths need no company."""
     load.wait_acks()
     load.finish()
+    load.finish_files(FILES)
     gap = load.producer.longest_gap()
     figure(f"longest gap without an acknowledgement in a partition: {gap:.2f} s")
     assert gap < MAX_GAP_SECONDS
