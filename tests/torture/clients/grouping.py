@@ -109,7 +109,9 @@ class Member(Role):
         for (topic, part), recs in by_part.items():
             self.note("poll", session=self.name, iso="rc", group=self.group, topic=topic,
                       part=part, t0=begun, t1=ended, recs=recs)
-            self.read[(topic, part)] = self.next[(topic, part)] = recs[-1][0] + 1
+            # It may have been lost within this very call: its next owner commits it.
+            if (topic, part) in self.held:
+                self.read[(topic, part)] = self.next[(topic, part)] = recs[-1][0] + 1
 
     def commit(self, consumer):
         if not self.next and self.now() - self.last_commit > COMMIT_AGAIN_SECONDS:
