@@ -7,7 +7,7 @@ EXPECTED = {
     "ack-before-write": {"lost-write", "inconsistent-offsets"},
     "lose-commit": {"lost-commit"},
     "any-generation": {"zombie-commit"},
-    "aborted-visible": {"aborted-txn-read"},
+    "aborted-visible": {"aborted-txn-read", "precommitted-read"},
     "early-lso": {"precommitted-read"},
     "oldest-by-key": {"compacted-away"},
 }
