@@ -39,7 +39,7 @@ def test_a_wiped_node_is_filled_by_snapshots(own_cluster, tmp_path, name):
     assert all(applied.values()), applied
 
     node.start()
-    # It dies half way, and begins again.
+    # It dies once more on its way; how far it has come by then is chance.
     wait_until(lambda: node.get("/healthz").ok, 30, "life")
     node.kill()
     node.start()

@@ -60,7 +60,7 @@ pub(crate) struct PartState {
     pub(crate) producers: Producers,
     pub(crate) txns: PartTxns,
     pub(crate) settings: ReplicaSettings,
-    /// Term in which it was made; 0 when that was before the latest start.
+    /// Term in which it was made; 0 when it comes from a checkpoint.
     pub(crate) born: u64,
     /// When the newest segment got its first record.
     pub(crate) active_since_ms: i64,
