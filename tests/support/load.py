@@ -120,7 +120,7 @@ class Consuming(Threaded):
 class Writing(Threaded):
     """Drops files into a directory until it is stopped, but waits while many have not landed."""
 
-    def __init__(self, root, landed, per_step=25, pause=0.25, ahead=100):
+    def __init__(self, root, landed, per_step=10, pause=0.1, ahead=40):
         super().__init__()
         self.root, self.landed = root, landed
         self.per_step, self.pause, self.ahead = per_step, pause, ahead
@@ -162,7 +162,7 @@ class Load:
 
     def finish_files(self, number, deadline=240):
         """Goes on to so many files at least, and waits until all can be searched."""
-        self.writer.ahead = number
+        self.writer.ahead, self.writer.per_step = number, 25
         wait_until(lambda: len(self.writer.files) >= number, deadline, f"{number} files")
         self.writer.stop()
         self.wait_files(len(self.files), deadline)

@@ -10,7 +10,7 @@ import time
 import traceback
 
 from torture import run
-from torture.broken import EXPECTED
+from torture.broken import KINDS
 from torture.checks import check_all
 from torture.faults import CANNOT_BREAK, NAMES, CannotBreak
 from torture.history import History, summary
@@ -40,11 +40,14 @@ def options():
     parser.add_argument("--judge", type=pathlib.Path, metavar="DIR",
                         help="only judge the history of a run that was kept")
     parser.add_argument("--faults", type=named, metavar="NAME,…",
-                        help=f"these, one after the other, for --seconds: {', '.join(sorted(NAMES))}")
-    parser.add_argument("--broken", choices=sorted(EXPECTED),
+                        help=f"these, one after the other, again until --seconds are over: {', '.join(sorted(NAMES))}")
+    parser.add_argument("--broken", choices=sorted(KINDS),
                         help="the nodes have this fault: its anomaly must be found")
     parser.add_argument("--all", action="store_true", help="go on after an anomaly")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.broken and not chosen.faults:
+        chosen.faults = KINDS[chosen.broken].faults
+    return chosen
 
 
 def say(text):
@@ -86,13 +89,13 @@ def main():
             clean += 1
         else:
             failed.append(seed)
-            if chosen.broken and found & EXPECTED[chosen.broken]:
+            if chosen.broken and found & KINDS[chosen.broken].anomalies:
                 break
             if not chosen.all and not chosen.broken:
                 break
     say(f"{clean} runs without anomalies, {chosen.seconds:.0f} s each; with: {failed or 'none'}")
     if chosen.broken:
-        convicted = sorted(found & EXPECTED[chosen.broken])
+        convicted = sorted(found & KINDS[chosen.broken].anomalies)
         say(f"{chosen.broken}: {', '.join(convicted) or 'nothing that it must lead to'}")
         return 0 if convicted else 1
     return 1 if failed else 0

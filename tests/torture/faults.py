@@ -57,17 +57,21 @@ class Faults:
         self.mend()
         self.tell("everything is mended")
 
-    def follow(self, names):
-        """One fault after the other, each mended."""
+    def follow(self, names, seconds):
+        """One fault after the other, each mended; again until the time is over."""
         if NEED_NETWORK & set(names) and not self.cluster.can_cut:
             raise CannotBreak("network namespaces are not permitted here")
         if NEED_DISKS & set(names) and not self.cluster.disks:
             raise CannotBreak("file systems cannot be mounted here")
-        for name in names:
-            self.wait(1.5)
-            getattr(self, name.replace("-", "_"))()
-            self.wait(1.5)
-            self.mend()
+        end = time.monotonic() + seconds
+        while True:
+            for name in names:
+                self.wait(1.5)
+                getattr(self, name.replace("-", "_"))()
+                self.wait(1.5)
+                self.mend()
+            if time.monotonic() >= end:
+                break
         self.tell("everything is mended")
 
     def one(self):
@@ -123,6 +127,10 @@ class Faults:
 
     def kill(self, nodes, why=""):
         self.tell(f"kill -9 of {', '.join(f'node {n.number}' for n in nodes)}{why}")
+        # All at the same moment, as when a rack loses its power.
+        for node in nodes:
+            if node.runs():
+                node.signal(signal.SIGKILL)
         for node in nodes:
             node.kill()
 

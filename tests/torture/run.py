@@ -65,7 +65,7 @@ class Run:
                                        self.transactions)
             faults = Faults(cluster, clients.members, self.recorder, self.seed, self.say)
             if self.options.faults:
-                faults.follow(self.options.faults)
+                faults.follow(self.options.faults, self.options.seconds)
             else:
                 faults.run(self.options.seconds)
             self.settle(cluster, clients)

@@ -45,6 +45,8 @@ def producers(transactions):
         {**producing("once", "once", "log", 40, max_bytes=100_000), "role": "producing-once"},
         producing("idempotent", "idempotent", "log", 80, linger_ms=0),
         producing("patient", "patient", "log", 80),
+        # Begins anew in every partition, several batches at once, as often as it can.
+        producing("fresh", "patient", "log", 60, linger_ms=0, life=1.5),
         producing("retained", "patient", "retain", 60, size=[500, 4000]),
         producing("trimmed", "patient", "trim", 60),
         producing("keyed", "patient", "compact", 80, keys=40),

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blocks::BlockService;
 use consensus::identity::{NodeFile, Owner};
-use consensus::net::tcp::PeerAddress;
+use consensus::net::tcp::{PeerAddress, foreign_peer};
 use consensus::{Cluster, ClusterOptions, StartError, tags};
 use elastic::ElasticGateway;
 use flow::FlowService;
@@ -36,6 +36,8 @@ use crate::services::{Resets, Services, Shared, readers};
 
 /// How long an address may be in use before the node gives up.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
+/// Before it opens its stores, a node waits so long for peers to say that it is of their cluster.
+const PEER_PATIENCE: Duration = Duration::from_millis(300);
 /// Time for tasks to end after they were told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// The version that Elasticsearch clients are shown; the last under the Apache licence.
@@ -212,6 +214,13 @@ impl Node {
         // First of all: opening what is not this node's would change it.
         let file = NodeFile::load_or_mint(&env, &config.data_dir, &owner);
         let file = file.map_err(|e| refused(e.into()))?;
+        let met = foreign_peer(file.identity(), &options.addresses, PEER_PATIENCE).await;
+        if let Some(node) = met {
+            let dir = config.data_dir.display();
+            let text =
+                format!("{dir}: node {node} belongs to another cluster than this data directory");
+            return Err(anyhow!(Refused(text)));
+        }
         let shared = Arc::new(Shared::new(&env, &config)?);
         let machines = |group| shared.machines(group);
         let cluster = Cluster::start(&env, options, file, peers, &machines, &back).await;

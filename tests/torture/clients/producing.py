@@ -1,5 +1,7 @@
 """Producers."""
 
+import time
+
 from confluent_kafka import KafkaError, Producer
 from kafka import KafkaProducer, errors
 
@@ -43,7 +45,8 @@ class Producing(Role):
         while not self.stop.is_set():
             self.life += 1
             producer = self.make()
-            while not self.stop.is_set() and not self.fatal:
+            ends = time.monotonic() + self.spec.get("life", float("inf"))
+            while not self.stop.is_set() and not self.fatal and time.monotonic() < ends:
                 self.some(producer)
             self.fatal = False
             left = producer.flush(60)
@@ -59,7 +62,9 @@ class Producing(Role):
         # Sizes are judged by the broker. What waits while nodes are away goes in batches that the
         # topic with the smallest max.message.bytes takes.
         own = {"error_cb": on_error, "linger.ms": self.spec.get("linger_ms", 5),
-               "message.max.bytes": 4_000_000, "batch.size": 90_000, "request.timeout.ms": 5_000}
+               "message.max.bytes": 4_000_000, "batch.size": 90_000,
+               # Nodes say that they do not know before the client stops listening.
+               "request.timeout.ms": 2_500}
         return Producer(self.conf(acks="all") | own | MODES[self.mode])
 
     def some(self, producer):

@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::frame::{self, Incoming, Kind, Outgoing, Room};
@@ -44,6 +45,10 @@ const MAX_ANSWERING: usize = 512;
 /// Incoming connections of a node: three lanes of each peer, and reconnects.
 const MAX_CONNECTIONS: usize = 64;
 const MAGIC: &[u8; 5] = b"TRNP\x01";
+/// Answers to a greeting.
+const WELCOME: u8 = 0;
+const OTHER_CLUSTER: u8 = 1;
+const OTHER_NODE: u8 = 2;
 const GREETING_BYTES: usize = 5 + 1 + 2 + 2 + 8 + 16;
 
 /// Where a peer listens, as `host:port`.
@@ -156,19 +161,10 @@ impl TcpPeers {
     async fn connect(&self, to: NodeId, lane: Lane) -> io::Result<TcpStream> {
         let address = self.addresses.get(&to).ok_or(io::ErrorKind::NotFound)?;
         let address = if lane == Lane::Bulk { &address.bulk } else { &address.raft };
-        let connecting = TcpStream::connect(address);
-        let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("{address} is silent")))?
-            .map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))?;
-        tune(&stream)?;
-        let greeting = greet(self.identity(), to, lane_number(lane));
-        stream.write_all(&greeting).await?;
-        let mut status = [0; 1];
-        tokio::time::timeout(GREETING_TIMEOUT, stream.read_exact(&mut status)).await??;
-        match status[0] {
-            0 => Ok(stream),
-            1 => {
+        let (stream, status) = introduce(self.identity(), to, lane, address).await?;
+        match status {
+            WELCOME => Ok(stream),
+            OTHER_CLUSTER => {
                 let before = self.foreign.lock().replace(to);
                 if before.is_none() {
                     warn!(%to, address, "peer belongs to another cluster");
@@ -256,7 +252,7 @@ impl TcpPeers {
         let me = self.identity();
         let (status, peer) = judge(&greeting, me, |node| self.addresses.contains_key(&node))?;
         stream.write_all(&[status]).await?;
-        if status != 0 {
+        if status != WELCOME {
             info!(%from, node = %peer, status, "turned a peer away");
             return Ok(());
         }
@@ -342,6 +338,52 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
+/// Connects and greets; returns what the peer makes of the greeting.
+async fn introduce(
+    me: Identity,
+    to: NodeId,
+    lane: Lane,
+    address: &str,
+) -> io::Result<(TcpStream, u8)> {
+    let connecting = TcpStream::connect(address);
+    let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("{address} is silent")))?
+        .map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))?;
+    tune(&stream)?;
+    stream.write_all(&greet(me, to, lane_number(lane))).await?;
+    let mut status = [0; 1];
+    tokio::time::timeout(GREETING_TIMEOUT, stream.read_exact(&mut status)).await??;
+    Ok((stream, status[0]))
+}
+
+/// A peer that is of another cluster than `me`, among those that answer within `patience`: whoever
+/// asks before it opens what it stores leaves a foreign data directory as it is.
+pub async fn foreign_peer(
+    me: Identity,
+    addresses: &BTreeMap<NodeId, PeerAddress>,
+    patience: Duration,
+) -> Option<NodeId> {
+    let mut asking = JoinSet::new();
+    for (&to, address) in addresses.iter().filter(|(node, _)| **node != me.node) {
+        let address = address.raft.clone();
+        asking.spawn(async move {
+            let met = introduce(me, to, Lane::Control, &address).await;
+            met.is_ok_and(|(_, status)| status == OTHER_CLUSTER).then_some(to)
+        });
+    }
+    let first = async {
+        while let Some(met) = asking.join_next().await {
+            if let Ok(Some(node)) = met {
+                return Some(node);
+            }
+        }
+        None
+    };
+    // Who is silent is asked again whenever there is something to say to it.
+    tokio::time::timeout(patience, first).await.unwrap_or_default()
+}
+
 fn greet(me: Identity, to: NodeId, lane: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(GREETING_BYTES);
     bytes.extend_from_slice(MAGIC);
@@ -366,11 +408,11 @@ fn judge(
     let cluster = &greeting[18..34];
     let blank = [0; 16];
     let status = if cluster != blank && me.cluster != blank && cluster != me.cluster {
-        1
+        OTHER_CLUSTER
     } else if to != me.node || from == me.node || !known(from) {
-        2
+        OTHER_NODE
     } else {
-        0
+        WELCOME
     };
     Ok((status, from))
 }
@@ -618,6 +660,13 @@ mod tests {
         assert!(got.unwrap_err().to_string().contains("another cluster"));
         assert_eq!(one.foreign(), Some(NodeId(2)));
         assert_eq!(two.foreign(), None);
+        let stranger = Identity { cluster: [7; 16], ..one.identity() };
+        let blank = Identity { cluster: [0; 16], ..stranger };
+        for (me, met) in
+            [(stranger, Some(NodeId(2))), (one.identity(), Some(NodeId(2))), (blank, None)]
+        {
+            assert_eq!(foreign_peer(me, &one.addresses, PATIENCE).await, met);
+        }
         tasks.shutdown(PATIENCE).await;
     }
 

@@ -129,7 +129,8 @@ async fn append(
         Err(_) => Err(LogError::Timeout),
     };
     if broken::is(Broken::AckUnknown) && result == Err(LogError::Timeout) {
-        return PartitionProduceResponse { index: part.index, ..Default::default() };
+        let place = PartitionProduceResponse { base_offset: -1, ..Default::default() };
+        return PartitionProduceResponse { index: part.index, ..place };
     }
     let traffic = match &result {
         Ok(_) => Traffic::Produced { bytes, messages },
