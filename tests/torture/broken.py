@@ -22,8 +22,10 @@ KINDS = {
     "begin-anywhere": kind("lost-write", faults=("kill-leader", "isolate", "stop-leader")),
     # A leader that is alone learns of nothing while its clients wait.
     "ack-unknown": kind("lost-write", faults=("isolate", "deaf")),
-    # What no node has written yet must be gone from most of them at once.
-    "ack-before-write": kind("lost-write", "inconsistent-offsets", faults=("kill-all", "kill-two")),
+    # What no node has written yet must be gone from most of them at once. Where a leader is left
+    # that knows better, Raft finds the hole first, and ends the node that has it.
+    "ack-before-write": kind("lost-write", "inconsistent-offsets", "broken",
+                             faults=("kill-all", "kill-two")),
     "lose-commit": kind("lost-commit"),
     "any-generation": kind("zombie-commit"),
     # A producer that was fenced never asked to commit.
