@@ -83,6 +83,22 @@ def test_a_block_holds_at_every_node(urls, name):
     assert statuses() == [201, 200, 200]
 
 
+def test_a_phrase_is_excluded_that_begins_behind_the_first_hit(urls, name):
+    """An assertion in Tantivy 0.27 takes that for a mistake, where assertions are compiled in."""
+    url = f"{urls[0]}/{name}"
+    assert requests.put(url, json={"settings": {"number_of_shards": 1}}).ok
+    # In one request, so that they come into one segment.
+    lines = [f'{{"index": {{"_id": "{number}"}}}}\n{{"t": "{text}"}}\n' for number, text
+             in enumerate(("quick brown fox", "lazy dog, fox", "dog, lazy fox"))]
+    bulk = requests.post(f"{url}/_bulk?refresh=true", data="".join(lines),
+                         headers={"Content-Type": "application/x-ndjson"})
+    assert bulk.json()["errors"] is False
+    query = {"bool": {"must": {"match": {"t": "fox"}},
+                      "must_not": {"match_phrase": {"t": "lazy dog"}}}}
+    found = requests.post(f"{url}/_search", json={"query": query}).json()
+    assert "error" not in found and {h["_id"] for h in found["hits"]["hits"]} == {"0", "2"}, found
+
+
 def test_gzip_both_ways(urls, name):
     url = urls[0]
     lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (i, i) for i in range(100))

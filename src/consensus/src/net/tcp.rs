@@ -364,6 +364,9 @@ pub async fn foreign_peer(
     addresses: &BTreeMap<NodeId, PeerAddress>,
     patience: Duration,
 ) -> Option<NodeId> {
+    if me.cluster == [0; 16] {
+        return None; // Of no cluster yet.
+    }
     let mut asking = JoinSet::new();
     for (&to, address) in addresses.iter().filter(|(node, _)| **node != me.node) {
         let address = address.raft.clone();
