@@ -40,7 +40,8 @@ def options():
     parser.add_argument("--judge", type=pathlib.Path, metavar="DIR",
                         help="only judge the history of a run that was kept")
     parser.add_argument("--faults", type=named, metavar="NAME,…",
-                        help=f"these, one after the other, again until --seconds are over: {', '.join(sorted(NAMES))}")
+                        help="these, one after the other, again until --seconds are over: "
+                             + ", ".join(sorted(NAMES)))
     parser.add_argument("--broken", choices=sorted(KINDS),
                         help="the nodes have this fault: its anomaly must be found")
     parser.add_argument("--all", action="store_true", help="go on after an anomaly")
