@@ -43,6 +43,10 @@ class Ports:
         assert outcome, "no answer to a produce request"
         return outcome[0]
 
+    def refused_for_room(self):
+        error = self.produce()
+        return error is not None and error.code() == KafkaError.KAFKA_STORAGE_ERROR
+
     def create_topic(self, topic, **config):
         one = NewTopic(topic, 1, 3, config=config)
         self.admin.create_topics([one])[topic].result(30)
@@ -102,8 +106,7 @@ def fill(ports):
 
 
 def check_writes_are_refused(ports):
-    error = ports.produce()
-    assert error.code() == KafkaError.KAFKA_STORAGE_ERROR, error
+    assert ports.refused_for_room()
     with pytest.raises(KafkaException) as refused:
         ports.create_topic(f"{ports.name}-new")
     assert refused.value.args[0].code() == KafkaError.KAFKA_STORAGE_ERROR
@@ -182,10 +185,13 @@ def test_below_the_reserve_writes_are_refused_and_all_else_goes_on(own_cluster, 
     for number in (1, 2):
         set_reserve(cluster.node(number), 0)
     cluster.wait_ready()
+    # The leaders of the partition and of the metadata hear of it one after the other.
     wait_until(lambda: cluster.run("topic", "create", f"{name}-one").stderr.count("node 3"), 30,
-               "word of node 3's full disk", pause=0.5)
-    error = ports.produce()
-    assert error is not None and error.code() == KafkaError.KAFKA_STORAGE_ERROR
+               "word of node 3's full disk at the metadata's leader", pause=0.5)
+    wait_until(lambda: ports.refused_for_room(), 30,
+               "word of node 3's full disk at the partition's leader", pause=0.5)
+    for _ in range(20):
+        assert ports.refused_for_room()
 
     set_reserve(cluster.node(3), 0)
     cluster.wait_ready()

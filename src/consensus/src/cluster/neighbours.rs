@@ -22,11 +22,12 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 impl Cluster {
     pub(super) async fn run_watch(self: Arc<Self>) {
+        let mut without_room = BTreeSet::new();
         loop {
             tokio::time::sleep(WATCH_EVERY).await;
             self.check_own_disk();
             self.look_at_replicas();
-            self.ask_others().await;
+            self.ask_others(&mut without_room).await;
             if let Some(error) = self.wal.failed() {
                 self.fail(format!("write-ahead log: {error}"));
             }
@@ -81,13 +82,16 @@ impl Cluster {
         }
     }
 
-    /// Asks the other nodes whether they have room, and who does not keep up with them. One that
-    /// does not answer writes nothing.
-    async fn ask_others(&self) {
-        let mut low = if self.disk_low() { self.peers.me().0 } else { 0 };
+    /// Asks the other nodes whether they have room, and who does not keep up with them. What one
+    /// said about its room counts until it says otherwise; one that is gone writes nothing.
+    async fn ask_others(&self, without_room: &mut BTreeSet<NodeId>) {
         let mut behind: BTreeMap<GroupId, BTreeSet<NodeId>> = BTreeMap::new();
         for node in self.peers.all() {
-            if node == self.peers.me() || !self.peers.is_alive(node) {
+            if node == self.peers.me() {
+                continue;
+            }
+            if !self.peers.is_alive(node) {
+                without_room.remove(&node);
                 continue;
             }
             let asked = self.peers.call(
@@ -99,9 +103,10 @@ impl Cluster {
             );
             let Ok(answer) = asked.await else { continue };
             let Ok(reply) = proto::WatchReply::decode(answer.head) else { continue };
-            if reply.below_reserve && low == 0 {
-                low = node.0;
-            }
+            match reply.below_reserve {
+                true => without_room.insert(node),
+                false => without_room.remove(&node),
+            };
             for told in reply.behind {
                 if let (Ok(group), Ok(node)) = (group_id(told.group), u16::try_from(told.node)) {
                     behind.entry(group).or_default().insert(NodeId(node));
@@ -113,6 +118,10 @@ impl Cluster {
                 running.group.set_behind(behind.remove(id).unwrap_or_default());
             }
         }
+        let low = match self.disk_low() {
+            true => self.peers.me().0,
+            false => without_room.first().map_or(0, |node| node.0),
+        };
         if self.disk_low.swap(low, Ordering::Relaxed) != low {
             match low {
                 0 => info!("every node has room on its disk"),
