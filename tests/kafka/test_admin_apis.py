@@ -1,11 +1,14 @@
 """What administration tools ask beside topics and groups, through kafka-python and librdkafka."""
 
+import struct
+
 import pytest
 from confluent_kafka import ElectionType, TopicPartition as LibrdTopicPartition
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition, TopicPartitionReplica
 from kafka import errors as Errors
 from kafka.admin import NewTopic
+from support.raw_kafka import RawKafka
 from support.wait import wait_until
 
 DEADLINE = 30
@@ -147,6 +150,18 @@ def test_the_quorum_is_the_three_nodes_with_their_logs(admin, topic):
 
 def test_there_are_no_client_metrics_resources(admin):
     assert admin.list_config_resources() == {}
+
+
+def test_settings_of_client_metrics_are_refused(cluster):
+    """Kafka's type 16 (KIP-714), which this table does not serve: DescribeConfigs 1."""
+    raw = RawKafka(cluster.kafka[0])
+    name = b"metrics"
+    resource = struct.pack(">bh", 16, len(name)) + name + struct.pack(">i", -1)
+    answer = raw.ask(32, 1, struct.pack(">i", 1) + resource + b"\0")
+    raw.close()
+    throttle, count, error, length = struct.unpack_from(">iihh", answer)
+    assert (throttle, count, error) == (0, 1, 42), "INVALID_REQUEST"
+    assert answer[12:12 + length] == b"Unsupported resource type: 16"
 
 
 def test_leaders_that_lead_are_not_elected(admin, cluster, topic):

@@ -1,11 +1,13 @@
 """Compacted topics, tombstones, retention and topic settings through real clients, with nodes
 killed in between; afterwards every node holds the same bytes."""
 
+import struct
 import threading
 import time
 
 import pytest
 
+from support.raw_kafka import RawKafka
 from support.wait import wait_until
 
 confluent = pytest.importorskip("confluent_kafka")
@@ -223,6 +225,91 @@ def test_nodes_are_killed_while_they_compact(own_cluster, name):
         assert last_values(read(cluster, name, partition)) == expected[partition]
 
 
+def set_config(cluster, topic, **configs):
+    entries = [ConfigEntry(key.replace("_", "."), value,
+                           incremental_operation=AlterConfigOpType.SET)
+               for key, value in configs.items()]
+    client = admin(cluster)
+    only(client.incremental_alter_configs(
+        [ConfigResource("topic", topic, incremental_configs=entries)]))
+
+
+def count(cluster, topic):
+    return len(read(cluster, topic))
+
+
+def test_a_segment_is_closed_after_its_time(quick, name):
+    long = f"{name}-long"
+    make(quick, name, cleanup_policy="compact", segment_ms="300", min_cleanable_dirty_ratio="0.01")
+    make(quick, long, cleanup_policy="compact", min_cleanable_dirty_ratio="0.01")
+    client = producer(quick)
+
+    def one_more_until(left):
+        for topic in (name, long):
+            put(client, topic, [(b"key", b"value")])
+        return count(quick, name) <= left
+
+    for topic in (name, long):
+        put(client, topic, [(b"key", b"%d" % i) for i in range(300)])
+    # Kafka closes it when the next batch comes; the newest segment is never compacted.
+    wait_until(lambda: one_more_until(10), DEADLINE, "compaction", pause=0.4)
+    assert count(quick, long) >= 300
+
+
+def test_compaction_leaves_records_alone_until_they_are_old_enough(quick, name):
+    make(quick, name, cleanup_policy="compact", min_compaction_lag_ms="3600000", **SMALL)
+    other = f"{name}-other"
+    make(quick, other, cleanup_policy="compact", **SMALL)
+    pairs = [(b"k%d" % (i % 5), b"%d " % i * 40) for i in range(1000)]
+    for topic in (name, other):
+        put(producer(quick), topic, pairs)
+    check_compacted(quick, other, dict(pairs[-5:]), most=400)
+    assert count(quick, name) == 1000
+    set_config(quick, name, min_compaction_lag_ms="0")
+    check_compacted(quick, name, dict(pairs[-5:]), most=400)
+
+
+def test_compaction_takes_records_that_are_too_old(quick, name):
+    # Never dirty enough, and never large enough for another segment.
+    make(quick, name, cleanup_policy="compact", min_cleanable_dirty_ratio="1")
+    other = f"{name}-other"
+    make(quick, other, cleanup_policy="compact", **SMALL)
+    client = producer(quick)
+    pairs = [(b"k%d" % (i % 5), b"%d " % i * 40) for i in range(1000)]
+    for topic in (name, other):
+        put(client, topic, pairs)
+    check_compacted(quick, other, dict(pairs[-5:]), most=400)
+    assert count(quick, name) == 1000
+    set_config(quick, name, max_compaction_lag_ms="500")
+
+    def compacted():
+        put(client, name, [(b"last", b"value")])
+        return count(quick, name) <= 20
+
+    wait_until(compacted, DEADLINE, "compaction of old records", pause=0.4)
+    assert last_values(read(quick, name)) == {**dict(pairs[-5:]), b"last": b"value"}
+
+
+def test_records_of_a_topic_that_is_only_compacted_are_not_deleted(quick, name):
+    make(quick, name, cleanup_policy="compact")
+    put(producer(quick), name, [(b"k", b"1"), (b"k", b"2")])
+    client, place = admin(quick), confluent.TopicPartition(name, 0, 1)
+    with pytest.raises(confluent.KafkaException) as refused:
+        only(client.delete_records([place]))
+    assert refused.value.args[0].code() == confluent.KafkaError.POLICY_VIOLATION
+    assert count(quick, name) == 2
+    set_config(quick, name, cleanup_policy="compact,delete")
+    wait_until(lambda: deleted(client, place), DEADLINE, "the deletion of records")
+    assert [value for _, _, value in read(quick, name)] == [b"2"]
+
+
+def deleted(client, place):
+    try:
+        return only(client.delete_records([place])).low_watermark == place.offset
+    except confluent.KafkaException:
+        return False
+
+
 def test_retention_while_reading(quick, name):
     make(quick, name, retention_bytes="60000", segment_bytes="16384")
     client = producer(quick)
@@ -286,9 +373,41 @@ def test_settings_are_described_and_altered(quick, name):
     timeout = "consumer.session.timeout.ms"
     assert alter("group", name, timeout, "50000") == "50000"
     assert alter("group", name, timeout, None) == "45000"
+    # As Kafka reads them: Python's True, and more than any batch here may have.
+    assert alter("topic", name, "preallocate", "False") == "False"
+    assert alter("topic", name, "max.message.bytes", "50000000") == "50000000"
 
 
-@pytest.mark.parametrize("codec", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+CODECS = ["uncompressed", "gzip", "snappy", "lz4", "zstd"]
+
+
+def stored_codecs(cluster, topic):
+    """The codecs of all batches of partition 0, from the attributes of each as fetched."""
+    for address in cluster.kafka:
+        raw = RawKafka(address)
+        partition = struct.pack(">iqi", 0, 0, 1 << 24)
+        topics = struct.pack(">ih", 1, len(topic)) + topic.encode()
+        body = struct.pack(">iiiib", -1, 0, 1, 1 << 24, 0) + topics + struct.pack(">i", 1)
+        answer = raw.ask(1, 4, body + partition)
+        raw.close()
+        # Throttle time, one topic with its name, one partition.
+        at = 4 + 4 + 2 + len(topic) + 4
+        _, error, _, _, aborted, size = struct.unpack_from(">ihqqii", answer, at)
+        if error:
+            assert error == 6, "NOT_LEADER_OR_FOLLOWER"
+            continue
+        assert aborted <= 0
+        batches, found = answer[at + 30:at + 30 + size], []
+        while batches:
+            (length,) = struct.unpack_from(">i", batches, 8)
+            (attributes,) = struct.unpack_from(">h", batches, 21)
+            found.append(attributes & 7)
+            batches = batches[12 + length:]
+        return found
+    raise AssertionError("no node leads the partition")
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_the_broker_compresses_as_the_topic_says(quick, name, codec):
     make(quick, name, compression_type=codec)
     for sent in ("none", "zstd", "lz4"):
@@ -297,3 +416,11 @@ def test_the_broker_compresses_as_the_topic_says(quick, name, codec):
     records = read(quick, name)
     assert [value for _, _, value in records] == [
         b"%s %d " % (sent, i) * 50 for sent in (b"none", b"zstd", b"lz4") for i in range(30)]
+    assert set(stored_codecs(quick, name)) == {CODECS.index(codec)}
+
+
+def test_the_producers_codec_stays_where_the_topic_names_none(quick, name):
+    make(quick, name)
+    for sent in ("none", "gzip", "snappy", "lz4", "zstd"):
+        put(producer(quick, **{"compression.type": sent}), name, [(b"k", b"x" * 1000)])
+    assert stored_codecs(quick, name) == [0, 1, 2, 3, 4]

@@ -67,6 +67,10 @@ def test_traffic_lag_and_errors_are_counted(cluster, name, protocol):
     assert total(cluster, f"{latency}_count", request="Produce") >= before + 1
     assert total(cluster, f"{latency}_bucket", request="Produce", le="+Inf") >= before + 1
     assert total(cluster, "kafka_topic_partition_current_offset", topic=name) == 300
+    batches = total(cluster, f"{topic}_totalproducerequests_total", topic=name)
+    assert total(cluster, f"{topic}_producetime_seconds_count", topic=name) == batches > 0
+    assert total(cluster, f"{topic}_producetime_seconds_sum", topic=name) > 0
+    assert total(cluster, f"{topic}_fetchtime_seconds_count", topic=name) == 0
 
     consumer = confluent.Consumer({
         "bootstrap.servers": ",".join(cluster.kafka), "group.id": name,
@@ -80,6 +84,7 @@ def test_traffic_lag_and_errors_are_counted(cluster, name, protocol):
     assert count == 300
     consumer.commit(asynchronous=False)
     assert total(cluster, f"{topic}_bytesout_total", topic=name) >= bytes_in
+    assert total(cluster, f"{topic}_fetchtime_seconds_count", topic=name) >= 3
     assert total(cluster, "kafka_consumergroup_members", consumergroup=name) == 1
     assert total(cluster, "kafka_consumergroup_rebalances_total", consumergroup=name) >= 1
     assert total(cluster, "kafka_consumergroup_lag", consumergroup=name, topic=name) == 0

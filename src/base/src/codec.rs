@@ -30,6 +30,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes.expect("own types serialize, and their size is bounded before")
 }
 
+/// A value that is larger than [`MAX_VALUE_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it takes more than {MAX_VALUE_BYTES} bytes")]
+pub struct TooLarge;
+
+/// As [`encode`], for what clients decide the size of.
+pub fn try_encode<T: Serialize>(value: &T) -> Result<Vec<u8>, TooLarge> {
+    options(MAX_VALUE_BYTES).serialize(value).map_err(|_| TooLarge)
+}
+
 /// As [`encode`], for a file: an error when it exceeds `limit` bytes.
 pub fn encode_file<T: Serialize>(value: &T, limit: u64) -> io::Result<Vec<u8>> {
     options(limit).serialize(value).map_err(io::Error::other)
@@ -50,6 +60,14 @@ pub fn decode_file<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_large_is_an_error_where_clients_decide() {
+        let limit = usize::try_from(MAX_VALUE_BYTES).unwrap();
+        // A length of eight bytes comes first.
+        assert_eq!(try_encode(&"x".repeat(limit - 8)).map(|bytes| bytes.len()), Ok(limit));
+        assert_eq!(try_encode(&"x".repeat(limit - 7)), Err(TooLarge));
+    }
 
     #[test]
     fn trailing_bytes_are_rejected() {

@@ -5,9 +5,11 @@
 //! initialises every group. Each step may be repeated after a crash.
 //!
 //! Rebirth: a blank node that meets a born cluster adopts its id and asks the leader of every
-//! group for its slot. The leader first clears what the old holder of that slot was credited
-//! with, then adds the node as a learner under its new Raft id, waits until it has caught up,
-//! and only then lets it vote in place of the old id.
+//! group for its slot, again and again until it votes. The leader first clears what the old holder
+//! of that slot was credited with, then adds the node as a learner under its new Raft id. A
+//! request that finds it caught up lets it vote in place of the old id, and every other id that
+//! the slot ever had goes. The leader waits for no node: one that is wiped again meanwhile comes
+//! back under yet another id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::OnceCell;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::group::Group;
 use crate::identity::NodeFile;
@@ -29,7 +31,7 @@ use crate::net::{Link, methods, proto};
 use crate::peer::{Lane, Message};
 use crate::raft::group::RaftGroup;
 use crate::raft::network::group_id;
-use crate::raft::types::{Member, StoredMembership};
+use crate::raft::types::{LogId, Member, StoredMembership};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +60,52 @@ fn goal(membership: &StoredMembership) -> Option<BTreeSet<u64>> {
     match &membership.membership().get_joint_config()[..] {
         [_, .., last] => Some(last.clone()),
         _ => None,
+    }
+}
+
+/// The change after which `raft_id` votes for `node`, and the slot has no other holder. It starts
+/// from where an unfinished change of members leads to.
+fn succession(
+    membership: &StoredMembership,
+    node: NodeId,
+    raft_id: u64,
+) -> ChangeMembers<u64, Member> {
+    let of_slot = membership.nodes().filter(|(_, member)| member.slot == node.0);
+    let others: BTreeSet<u64> = of_slot.map(|(id, _)| *id).filter(|id| *id != raft_id).collect();
+    let mut voters = membership.get_joint_config().last().cloned().unwrap_or_default();
+    voters.retain(|id| !others.contains(id));
+    voters.insert(raft_id);
+    // Those that vote now go with the change of voters.
+    let now: BTreeSet<u64> = membership.voter_ids().collect();
+    let learners = others.difference(&now).copied().collect();
+    let changes = [ChangeMembers::ReplaceAllVoters(voters), ChangeMembers::RemoveNodes(learners)];
+    ChangeMembers::Batch(changes.into())
+}
+
+/// Whether a learner has nearly all of the leader's log. One that has not shown any yet has not,
+/// however short the log is.
+fn has_caught_up(group: &RaftGroup, raft_id: u64) -> bool {
+    let most_lag = group.raft.config().replication_lag_threshold;
+    let metrics = group.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let matched: Option<&LogId> =
+        metrics.replication.as_ref().and_then(|replicas| replicas.get(&raft_id)?.as_ref());
+    let last = metrics.last_log_index.unwrap_or(0);
+    matched.is_some_and(|id| id.index.saturating_add(most_lag) >= last)
+}
+
+fn members(group: &RaftGroup) -> Arc<StoredMembership> {
+    group.raft.server_metrics().borrow_watched().membership_config.clone()
+}
+
+/// Gives a change of members up after a while. Then it is as a change that lost its leader half
+/// way: it may still come, and what it left is found later.
+async fn in_time<T, E: std::fmt::Display>(
+    change: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(JOIN_TIMEOUT, change).await {
+        Ok(done) => done.map_err(|e| e.to_string()),
+        Err(_) => Err("not done in time".to_owned()),
     }
 }
 
@@ -116,7 +164,7 @@ impl Birth {
     pub(crate) async fn run(self: Arc<Self>) {
         while !self.is_settled() {
             if let Err(reason) = self.step().await {
-                tracing::debug!("not settled yet: {reason}");
+                debug!("not settled yet: {reason}");
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -312,8 +360,7 @@ impl Birth {
         if !group.leadership().ready_here {
             return reply(State::NotLeader);
         }
-        let voters = group.raft.server_metrics().borrow_watched().membership_config.clone();
-        if voters.voter_ids().any(|v| v == request.raft_id) {
+        if members(group).voter_ids().any(|v| v == request.raft_id) {
             return reply(State::Voter);
         }
         let (this, group, raft_id) = (self.clone(), group.clone(), request.raft_id);
@@ -331,25 +378,39 @@ impl Birth {
     /// majority of the old members beside one of the new.
     pub(crate) async fn finish_changes(&self) {
         for group in self.groups().filter(|g| g.leadership().ready_here) {
-            let membership = group.raft.server_metrics().borrow_watched().membership_config.clone();
-            let Some(voters) = goal(&membership) else { continue };
+            let Some(voters) = goal(&members(group)) else { continue };
             // Who changes them right now holds this.
             let Ok(_guard) = group.joining.try_lock() else { continue };
             info!(group = %group.id(), ?voters, "finishing a change of members");
             let change = ChangeMembers::ReplaceAllVoters(voters);
-            let change = group.raft.change_membership(change, false);
             // Given up in the middle it is as before, and the next look finds it.
-            match tokio::time::timeout(JOIN_TIMEOUT, change).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(reason)) => {
-                    warn!(group = %group.id(), "the change is not finished yet: {reason}");
-                }
-                Err(_) => warn!(group = %group.id(), "the change is not finished yet"),
+            if let Err(reason) = in_time(group.raft.change_membership(change, false)).await {
+                warn!(group = %group.id(), "the change is not finished yet: {reason}");
             }
         }
     }
 
+    /// Goes as far as it can without waiting for the node; its next request goes on from there.
     async fn replace(&self, group: &RaftGroup, node: NodeId, raft_id: u64) -> Result<(), String> {
+        if members(group).get_node(&raft_id).is_none() {
+            self.begin_learning(group, node, raft_id).await?;
+        }
+        if !has_caught_up(group, raft_id) {
+            debug!(group = %group.id(), %node, raft_id, "the node has not caught up yet");
+            return Ok(());
+        }
+        let change = succession(&members(group), node, raft_id);
+        in_time(group.raft.change_membership(change, false)).await?;
+        info!(group = %group.id(), %node, raft_id, "the node votes");
+        Ok(())
+    }
+
+    async fn begin_learning(
+        &self,
+        group: &RaftGroup,
+        node: NodeId,
+        raft_id: u64,
+    ) -> Result<(), String> {
         if group.id() == GroupId::FS
             && let Some(reset) = self.reset.get()
         {
@@ -357,15 +418,7 @@ impl Birth {
         }
         info!(group = %group.id(), %node, raft_id, "taking a node in as learner");
         let member = Member { slot: node.0 };
-        let learner = group.raft.add_learner(raft_id, member, true).await;
-        learner.map_err(|e| e.to_string())?;
-        let membership = group.raft.server_metrics().borrow_watched().membership_config.clone();
-        let old = |id: &u64| membership.get_node(id).is_some_and(|m| m.slot == node.0);
-        let voters: BTreeSet<u64> =
-            membership.voter_ids().filter(|id| !old(id)).chain(std::iter::once(raft_id)).collect();
-        let change = ChangeMembers::ReplaceAllVoters(voters);
-        group.raft.change_membership(change, false).await.map_err(|e| e.to_string())?;
-        info!(group = %group.id(), %node, raft_id, "the node votes");
+        in_time(group.raft.add_learner(raft_id, member, false)).await?;
         Ok(())
     }
 }
@@ -386,5 +439,26 @@ mod tests {
         let (old, new) = (BTreeSet::from([10, 20]), BTreeSet::from([10, 20, 30]));
         assert_eq!(goal(&stored(vec![old.clone()])), None);
         assert_eq!(goal(&stored(vec![old, new.clone()])), Some(new));
+    }
+
+    /// Node 3 comes under the id 32, after a life as 31 in which it did not get as far as to vote.
+    fn check_succession(configs: &[&[u64]], voters: [u64; 3]) {
+        let slots = [(10, 1), (20, 2), (21, 2), (30, 3), (31, 3), (32, 3)];
+        let nodes: BTreeMap<u64, Member> = slots.map(|(id, slot)| (id, Member { slot })).into();
+        let configs: Vec<BTreeSet<u64>> =
+            configs.iter().map(|config| config.iter().copied().collect()).collect();
+        let membership = StoredMembership::new(None, Membership::new(configs, nodes).unwrap());
+        let expected = ChangeMembers::Batch(vec![
+            ChangeMembers::ReplaceAllVoters(voters.into()),
+            ChangeMembers::RemoveNodes([31].into()),
+        ]);
+        assert_eq!(succession(&membership, NodeId(3), 32), expected);
+    }
+
+    #[test]
+    fn who_takes_a_slot_is_its_only_holder() {
+        check_succession(&[&[10, 20, 30]], [10, 20, 32]);
+        // The change of node 2 was left half way; its old id does not come back.
+        check_succession(&[&[10, 20, 30], &[10, 21, 30]], [10, 21, 32]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::codec::{decode, encode};
+use base::codec::{decode, try_encode};
 use collect::ident::{FileKey, Stat, Version};
 use collect::sink::{AppendItem, Appended, GivenUp, SinkError, Sinks, StoreFile};
 use consensus::{GroupRef, tags};
@@ -56,7 +56,8 @@ fn file_id(key: FileKey) -> Vec<u8> {
 
 /// Proposes to `m0`.
 pub(crate) async fn propose(m0: &GroupRef, command: &Command) -> Result<Reply, String> {
-    let applied = m0.propose(tags::FLOW, encode(command).into()).await;
+    let command = try_encode(command).map_err(|e| e.to_string())?;
+    let applied = m0.propose(tags::FLOW, command.into()).await;
     let applied = applied.map_err(|e| e.to_string())?;
     decode(&applied.reply).map_err(|e| e.to_string())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::GroupId;
-use base::codec::{decode, encode};
+use base::codec::{decode, encode, try_encode};
 use bytes::Bytes;
 use consensus::machine::{ApplyAt, Fatal, StateMachine};
 use consensus::table::Rows;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::command::{AliasAction, CatalogCommand, CatalogReply, NewIndex};
 use crate::error::EsError;
 use crate::model::{Catalog, IndexMeta, IndexRow, IndexState, IndexUuid};
+use crate::service::too_large;
 use crate::settings::Settings;
 use crate::shared::IndexShared;
 
@@ -162,6 +163,9 @@ impl CatalogMachine {
             }
         }
         changed.retain(|uuid, _| !removed.contains(uuid));
+        for row in changed.values() {
+            try_encode(row).map_err(too_large)?;
+        }
         self.delete(&removed, rows);
         for row in changed.into_values() {
             self.store(row, rows)?;
@@ -189,7 +193,7 @@ impl CatalogMachine {
         match json {
             Some(json) => {
                 let value = parse_json(&json)?;
-                rows.put(&key, encode(&(&kind, &name, &json)));
+                rows.put(&key, try_encode(&(&kind, &name, &json)).map_err(too_large)?);
                 self.catalog.blobs.insert((kind, name), value);
             }
             None => {
@@ -208,7 +212,7 @@ impl CatalogMachine {
     fn store(&mut self, row: IndexRow, rows: &mut Rows<'_>) -> Result<(), EsError> {
         let old = self.catalog.indices.get(&row.name);
         let meta = meta_of(row, old)?;
-        rows.put(&index_key(meta.name()), encode(&meta.row));
+        rows.put(&index_key(meta.name()), try_encode(&meta.row).map_err(too_large)?);
         self.catalog.indices.insert(meta.name().to_owned(), Arc::new(meta));
         Ok(())
     }
@@ -254,7 +258,10 @@ impl StateMachine for CatalogMachine {
             Err(Refusal::Client(error)) => CatalogReply::Refused(error),
             Err(Refusal::Fatal(fatal)) => return Err(fatal),
         };
-        Ok(encode(&reply).into())
+        // An error may repeat what the client sent.
+        let encoded = try_encode(&reply)
+            .unwrap_or_else(|error| encode(&CatalogReply::Refused(too_large(error))));
+        Ok(encoded.into())
     }
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base::NodeId;
-use base::codec::{decode, encode};
+use base::codec::{decode, encode, try_encode};
 use bytes::Bytes;
 use consensus::{Lane, Message, PeerHandler};
 use futures::future::join_all;
@@ -80,7 +80,9 @@ impl PeerHandler for Handler {
         match method {
             METHOD_WRITE => {
                 let write = ShardWrite::decode(request.payload).map_err(|e| text(&e))?;
-                Ok(Message::head(encode(&service.write_here(write).await)))
+                // Errors may repeat much of what was sent.
+                let written = try_encode(&service.write_here(write).await);
+                written.map(Message::head).map_err(|e| text(&e))
             }
             METHOD_REFRESH => {
                 let targets: Vec<(ShardId, u64)> = decode(&request.head).map_err(|e| text(&e))?;

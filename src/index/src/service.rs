@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::codec::{decode, encode};
+use base::codec::{TooLarge, decode, try_encode};
 use base::{GroupId, NodeId, TaskGroup};
 use consensus::{GroupRef, Groups, Leadership, PeersRef, ProposeError, RowsReader, tags};
 use parking_lot::Mutex;
@@ -112,7 +112,8 @@ impl IndexService {
 
     /// Changes the catalog, and lets the other nodes see the change before it returns.
     pub(crate) async fn change(&self, command: &CatalogCommand) -> Result<CatalogDone, EsError> {
-        let applied = self.groups.m0.propose(tags::INDEX, encode(command).into()).await;
+        let encoded = try_encode(command).map_err(too_large)?;
+        let applied = self.groups.m0.propose(tags::INDEX, encoded.into()).await;
         let applied = applied.map_err(|error| match (command, &error) {
             (CatalogCommand::Create(_), ProposeError::DiskReserve { .. }) => create_blocked(),
             _ => propose_error(&error),
@@ -170,6 +171,11 @@ pub(crate) fn propose_error(error: &ProposeError) -> EsError {
 }
 
 /// The error of a write while the disk is nearly full, as Elasticsearch words its flood stage.
+/// What an index is to keep, mapping and aliases among it, does not fit one value.
+pub(crate) fn too_large(error: TooLarge) -> EsError {
+    EsError::new(400, "illegal_argument_exception", format!("cannot keep this: {error}"))
+}
+
 pub(crate) fn disk_reserve() -> EsError {
     EsError::new(
         429,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::limits::{KIB, MIB};
+use base::limits::KIB;
 use bytes::{Buf, Bytes, BytesMut};
 use secure::sasl::Mechanism;
 use secure::tls;
@@ -193,9 +193,9 @@ async fn fill_frame(
     let mut permit: Option<OwnedSemaphorePermit> = None;
     let mut granted = 0;
     while granted < bytes {
-        // The first bytes of a large request are no reason to reserve all of it.
-        let step = if granted < MIB { STEP } else { granted };
-        let step = step.min(bytes - granted);
+        // The first bytes of a large request are no reason to reserve all of it. The rest comes at
+        // once: requests that hold a part each and wait for more would wait for each other.
+        let step = if granted == 0 { STEP.min(bytes) } else { bytes - granted };
         let count = u32::try_from(step).map_err(|_| End::Closed)?;
         let more = memory.clone().acquire_many_owned(count).await.map_err(|_| End::Closed)?;
         match &mut permit {
@@ -473,6 +473,8 @@ impl Buf for Chunks {
 
 #[cfg(test)]
 mod tests {
+    use base::limits::MIB;
+
     use super::*;
     use crate::gateway::Memory;
 

@@ -36,6 +36,8 @@ struct Topic {
     fetches: AtomicU64,
     failed_produces: AtomicU64,
     failed_fetches: AtomicU64,
+    produce_time: Histogram,
+    fetch_time: Histogram,
 }
 
 /// Counters of the Kafka port of one node, since it started.
@@ -102,9 +104,18 @@ fn get(counter: &AtomicU64) -> u64 {
 /// What one request did at a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    Produced { bytes: usize, messages: usize },
+    /// A batch was appended, so long after it was there.
+    Produced {
+        bytes: usize,
+        messages: usize,
+        took: Duration,
+    },
     ProduceFailed,
-    Fetched { bytes: usize },
+    /// A partition was looked at for a fetch that worked so long, its waiting not counted.
+    Fetched {
+        bytes: usize,
+        took: Duration,
+    },
     FetchFailed,
 }
 
@@ -141,7 +152,8 @@ impl KafkaMetrics {
     pub(crate) fn traffic(&self, topic: &str, traffic: Traffic) {
         let topic = self.topics.get(topic);
         match traffic {
-            Traffic::Produced { bytes, messages } => {
+            Traffic::Produced { bytes, messages, took } => {
+                topic.produce_time.add(took);
                 add(&topic.produces, 1);
                 add(&topic.bytes_in, bytes);
                 add(&topic.messages_in, messages);
@@ -150,7 +162,10 @@ impl KafkaMetrics {
                 add(&topic.produces, 1);
                 add(&topic.failed_produces, 1);
             }
-            Traffic::Fetched { bytes } => {
+            Traffic::Fetched { bytes, took } => {
+                if bytes > 0 {
+                    topic.fetch_time.add(took);
+                }
                 add(&topic.fetches, 1);
                 add(&topic.bytes_out, bytes);
             }
@@ -269,6 +284,22 @@ impl KafkaMetrics {
             text.family(&name, Kind::Counter, help);
             for (topic, stats) in &topics {
                 text.sample(&name, &[("topic", topic)], get(field(stats)));
+            }
+        }
+        type Time = fn(&Topic) -> &Histogram;
+        let families: [(&str, &str, Time); 2] = [
+            ("producetime", "Time from a batch to its acknowledgement.", |t| &t.produce_time),
+            (
+                "fetchtime",
+                "Time that fetches with records of the topic took without their waiting.",
+                |t| &t.fetch_time,
+            ),
+        ];
+        for (name, help, time) in families {
+            let name = format!("kafka_server_brokertopicmetrics_{name}_seconds");
+            text.family(&name, Kind::Histogram, help);
+            for (topic, stats) in topics.iter().filter(|(_, stats)| time(stats).count() > 0) {
+                text.histogram(&name, &[("topic", topic)], time(stats));
             }
         }
     }

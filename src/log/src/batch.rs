@@ -158,6 +158,14 @@ impl BatchHeader {
         self.attributes & LOG_APPEND_TIME != 0
     }
 
+    /// Time of a record whose timestamp delta is `delta`, in milliseconds.
+    pub(crate) fn time_of(&self, delta: i64) -> i64 {
+        match self.has_append_time() {
+            true => self.max_timestamp_ms,
+            false => self.base_timestamp_ms.wrapping_add(delta),
+        }
+    }
+
     /// Whether it is a transaction marker.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0

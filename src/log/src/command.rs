@@ -14,7 +14,8 @@
 //! ```
 //! Hand-made integers are big-endian.
 
-use base::{NodeId, codec};
+use base::NodeId;
+use base::codec::{self, TooLarge};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -144,22 +145,22 @@ pub(crate) fn once(head: &OnceHead, batches: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
-pub(crate) fn control(command: &Control) -> Bytes {
+pub(crate) fn control(command: &Control) -> Result<Bytes, TooLarge> {
     let mut out = vec![KIND_CONTROL];
-    out.extend(codec::encode(command));
-    out.into()
+    out.extend(codec::try_encode(command)?);
+    Ok(out.into())
 }
 
-pub(crate) fn groups(command: &GroupCommand) -> Bytes {
+pub(crate) fn groups(command: &GroupCommand) -> Result<Bytes, TooLarge> {
     let mut out = vec![KIND_GROUPS];
-    out.extend(codec::encode(command));
-    out.into()
+    out.extend(codec::try_encode(command)?);
+    Ok(out.into())
 }
 
-pub(crate) fn transactions(command: &TxnCommand) -> Bytes {
+pub(crate) fn transactions(command: &TxnCommand) -> Result<Bytes, TooLarge> {
     let mut out = vec![KIND_TXNS];
-    out.extend(codec::encode(command));
-    out.into()
+    out.extend(codec::try_encode(command)?);
+    Ok(out.into())
 }
 
 pub(crate) fn decode(command: &Bytes) -> Result<DataCommand, BadCommand> {
@@ -341,7 +342,7 @@ mod tests {
         }
         let head = OnceHead { key, source: "s".into(), epoch: 1, files: Vec::new() };
         assert!(grows(&once(&head, &[])));
-        assert!(!grows(&control(&Control::SetLogStart { key, offset: 3 })));
+        assert!(!grows(&control(&Control::SetLogStart { key, offset: 3 }).unwrap()));
         assert!(!grows(&[]));
     }
 

@@ -47,7 +47,6 @@ pub struct ConfigDef {
 }
 
 const I32: i64 = i32::MAX as i64;
-const BATCH: i64 = MAX_BATCH_BYTES as i64;
 
 const fn def(
     name: &'static str,
@@ -172,7 +171,7 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
     ),
     def(
         "max.message.bytes",
-        ConfigKind::Int(0, BATCH),
+        ConfigKind::Int(0, i32::MAX as i64),
         "1048588",
         "message.max.bytes",
         "Largest record batch, as it is stored.",
@@ -407,7 +406,10 @@ fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError
     let fits = value.len() <= most;
     let good = match kind {
         _ if !fits => false,
-        ConfigKind::Boolean => value == "true" || value == "false",
+        // As Kafka's ConfigDef reads it, which Python's True is written for.
+        ConfigKind::Boolean => {
+            ["true", "false"].iter().any(|word| value.trim().eq_ignore_ascii_case(word))
+        }
         ConfigKind::Choice(words) => words.contains(&value),
         ConfigKind::Words(words) => value.split(',').all(|w| words.contains(&w.trim())),
         ConfigKind::Int(min, max) => {
@@ -548,7 +550,10 @@ impl TopicSettings {
                 let level = number(&format!("compression.{codec}.level"));
                 i32::try_from(level).unwrap_or(-1)
             }),
-            max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(0),
+            // A batch and its envelope must fit a command, whatever the setting says.
+            max_message_bytes: usize::try_from(number("max.message.bytes"))
+                .unwrap_or(0)
+                .min(MAX_BATCH_BYTES),
             timestamp_type: match text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,

@@ -549,7 +549,10 @@ impl StateMachine for DataMachine {
                 add(&codec::encode(&producer));
             }
             let (held, aborted) = state.txns.digest();
-            add(&codec::encode(&(held, aborted)));
+            add(&codec::encode(&held));
+            for txn in aborted {
+                add(&codec::encode(txn));
+            }
         }
         Ok(())
     }

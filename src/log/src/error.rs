@@ -130,6 +130,9 @@ pub enum LogError {
     /// The request is not possible.
     #[error("{0}")]
     InvalidRequest(String),
+    /// The topic's settings do not allow it. POLICY_VIOLATION.
+    #[error("{0}")]
+    PolicyViolation(String),
     /// Fewer replicas keep up than `min.insync.replicas` asks for; nothing was written.
     #[error("Messages are rejected since there are fewer in-sync replicas than required.")]
     NotEnoughReplicas,
@@ -189,6 +192,7 @@ impl LogError {
             Self::InvalidConfig(_) => 40,
             Self::InvalidRequest(_) => 42,
             Self::UnsupportedForMessageFormat => 43,
+            Self::PolicyViolation(_) => 44,
             Self::OutOfOrderSequence => 45,
             Self::InvalidProducerEpoch => 47,
             Self::InvalidTxnState => 48,
@@ -227,6 +231,12 @@ impl From<ProposeError> for LogError {
 impl From<ReadError> for LogError {
     fn from(_: ReadError) -> Self {
         Self::Timeout
+    }
+}
+
+impl From<base::codec::TooLarge> for LogError {
+    fn from(error: base::codec::TooLarge) -> Self {
+        Self::InvalidRequest(format!("The request cannot be carried out at once: {error}"))
     }
 }
 

@@ -205,9 +205,9 @@ fn encoded(command: &DataCommand) -> Bytes {
             command::produce(*key, *claim, batch).0.freeze()
         }
         DataCommand::Once { head, batches } => command::once(head, std::slice::from_ref(batches)),
-        DataCommand::Control(control) => command::control(control),
-        DataCommand::Groups(groups) => command::groups(groups),
-        DataCommand::Txns(txns) => command::transactions(txns),
+        DataCommand::Control(control) => command::control(control).unwrap(),
+        DataCommand::Groups(groups) => command::groups(groups).unwrap(),
+        DataCommand::Txns(txns) => command::transactions(txns).unwrap(),
     }
 }
 
@@ -486,20 +486,22 @@ fn story() -> Vec<Bytes> {
     let key = PartKey { topic: TOPIC, partition: 1 };
     let batch = build(&[RecordRef::value("기록".as_bytes(), TIME_MS)]);
     let produce = |claim, batch: &[u8]| command::produce(key, claim, batch).0.freeze();
-    let id = |command| command::transactions(&TxnCommand::Id { id: "거래".into(), command });
+    let id =
+        |command| command::transactions(&TxnCommand::Id { id: "거래".into(), command }).unwrap();
     let producer = ProducerEpoch { producer_id: 9, epoch: 0 };
     let (group, offsets) = (GROUP.to_owned(), vec![OffsetEntry { key, ..entry() }]);
     let marker = Marker { epoch: 0, producer_id: 11, ..marker(Some(1), Outcome::Abort) };
     let once = OnceHead { key, ..head(u32::try_from(batch.len()).unwrap()) };
     vec![
-        command::control(&Control::CreateReplica { key, settings: SETTINGS }),
+        command::control(&Control::CreateReplica { key, settings: SETTINGS }).unwrap(),
         produce(Claim::Plain, &with_producer(&batch, 7, 1, 0)),
         command::once(&once, std::slice::from_ref(&batch)),
         command::control(&Control::CommitOffsets {
             group: group.clone(),
             offsets: offsets.clone(),
-        }),
-        command::groups(&save_groups()),
+        })
+        .unwrap(),
+        command::groups(&save_groups()).unwrap(),
         id(IdCommand::Init { timeout_ms: 60_000, expected: None, fresh_id: Some(9) }),
         id(IdCommand::Add {
             producer,
@@ -508,9 +510,11 @@ fn story() -> Vec<Bytes> {
             number: Some(1),
         }),
         produce(Claim::Number(1), &with_transaction(&batch, 9, 0, 0)),
-        command::transactions(&TxnCommand::CommitOffsets { group, producer, number: 1, offsets }),
+        command::transactions(&TxnCommand::CommitOffsets { group, producer, number: 1, offsets })
+            .unwrap(),
         produce(Claim::Number(1), &with_transaction(&batch, 11, 0, 0)),
-        command::transactions(&TxnCommand::Mark { marker, parts: vec![key], groups: Vec::new() }),
+        command::transactions(&TxnCommand::Mark { marker, parts: vec![key], groups: Vec::new() })
+            .unwrap(),
     ]
 }
 

@@ -50,7 +50,9 @@ pub mod walk;
 pub use command::grows;
 pub use error::{LogError, RejectedRecord};
 pub use producers::ActiveProducer;
-pub use service::{Acks, ConfigChange, LogOptions, LogService, TxnDescription, check_name};
+pub use service::{
+    Acks, ConfigChange, GroupTransaction, LogOptions, LogService, TxnDescription, check_name,
+};
 pub use shared::LogShared;
 pub use types::{
     CommittedOffset, FetchSpec, Fetched, Isolation, LedgerRow, ListedOffset, Mode, OffsetQuery,

@@ -11,6 +11,11 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: usize = MIB + 12;
 /// Largest result of decompressing one batch, in bytes.
 pub const MAX_DECOMPRESSED_BYTES: usize = 64 * MIB;
 
+/// Records and headers of one batch that are read at once, about 100 MiB of memory; a record may
+/// take seven bytes and a header two. A batch with more is kept and served, but compaction leaves
+/// it as it is and a pipeline reports it as damaged.
+pub const MAX_RECORD_PARTS: usize = 1 << 20;
+
 /// Log2 of the largest window that a zstd frame may ask to be kept: its memory, taken by what the
 /// frame says. [`MAX_DECOMPRESSED_BYTES`] needs no more.
 pub const ZSTD_WINDOW_LOG: u32 = 26;
@@ -33,9 +38,6 @@ pub const PRODUCERS_PER_ROW: usize = 400;
 
 /// Producers idle for so long are forgotten; Kafka's `producer.id.expiration.ms`.
 pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
-
-/// Producer ids that a node takes from `m0` at once.
-pub const PRODUCER_ID_BLOCK: u32 = 1000;
 
 /// Characters of a setting that is a number; spaces around it count.
 pub const MAX_NUMBER_CHARS: usize = 64;

@@ -244,7 +244,9 @@ impl Partition {
         state.compaction.next_horizon_ms = made.next_horizon_ms;
         state.txns.forget_aborted(&made.gone_markers);
         state.dirty = true;
-        self.trim(&state);
+        if state.compaction.plans.is_empty() {
+            self.stream.trim_aside(u64::try_from(state.log_start).unwrap_or(0));
+        }
         Ok(true)
     }
 

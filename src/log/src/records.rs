@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::ops::ControlFlow;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::batch::{BatchError, BatchHeader, Compression, HEADER_BYTES};
 use crate::compact::survey::Marker;
-use crate::limits::{MAX_DECOMPRESSED_BYTES, ZSTD_WINDOW_LOG};
+use crate::limits::{MAX_DECOMPRESSED_BYTES, MAX_RECORD_PARTS, ZSTD_WINDOW_LOG};
 
 /// A record to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,24 +55,78 @@ pub struct Record {
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
-/// Reads the records of one whole batch, decompressing where needed. Control batches have none.
-pub fn records(batch: &Bytes) -> Result<Vec<Record>, BatchError> {
+/// What can be looked at of a record without keeping all of its batch's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHead {
+    /// Offset in the partition.
+    pub(crate) offset: i64,
+    /// Time in milliseconds.
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Option<Bytes>,
+}
+
+/// Looks at the records of one whole batch one after the other, until `look` has found what it
+/// looks for. Takes memory for the records as they are unpacked and no more.
+pub(crate) fn scan<T>(
+    batch: &Bytes,
+    mut look: impl FnMut(RecordHead) -> ControlFlow<T>,
+) -> Result<Option<T>, BatchError> {
     let header = BatchHeader::parse(batch)?;
+    let mut body = body_of(&header, batch)?;
+    while !body.is_empty() {
+        let mut record = next_record(&mut body)?;
+        take(&mut record, 1)?;
+        let timestamp_ms = header.time_of(take_varint(&mut record)?);
+        let offset = header.base_offset.wrapping_add(take_varint(&mut record)?);
+        let key = take_sized(&mut record)?;
+        if let ControlFlow::Break(found) = look(RecordHead { offset, timestamp_ms, key }) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The records of a batch, unpacked.
+fn body_of(header: &BatchHeader, batch: &Bytes) -> Result<Bytes, BatchError> {
     if header.len > batch.len() {
         return Err(BatchError::Length { stated: header.len as i64, found: batch.len() });
     }
+    decompress(header.compression()?, batch.slice(HEADER_BYTES..header.len))
+}
+
+fn next_record(body: &mut Bytes) -> Result<Bytes, BatchError> {
+    let len = take_len(body)?.ok_or(BatchError::Damaged("record without length"))?;
+    take(body, len)
+}
+
+/// How many records a batch has: no more than are read at once.
+fn count_of(header: &BatchHeader) -> Result<usize, BatchError> {
+    let count = usize::try_from(header.record_count).unwrap_or(0);
+    if count > MAX_RECORD_PARTS {
+        return Err(TOO_MANY);
+    }
+    Ok(count)
+}
+
+const TOO_MANY: BatchError = BatchError::Damaged("more records and headers than are read at once");
+
+/// Reads the records of one whole batch, decompressing where needed. Control batches have none.
+/// Fails for more than [`MAX_RECORD_PARTS`] records and headers: each takes far more memory than
+/// it takes bytes.
+pub fn records(batch: &Bytes) -> Result<Vec<Record>, BatchError> {
+    let header = BatchHeader::parse(batch)?;
     if header.is_control() {
         return Ok(Vec::new());
     }
-    let body = batch.slice(HEADER_BYTES..header.len);
-    let mut body = decompress(header.compression()?, body)?;
+    let count = count_of(&header)?;
+    let mut body = body_of(&header, batch)?;
     // A record takes seven bytes at least, so the stated count decides nothing beyond that.
-    let count = usize::try_from(header.record_count).unwrap_or(0).min(body.len() / 7);
-    let mut out = Vec::with_capacity(count);
-    while !body.is_empty() {
-        let len = take_len(&mut body)?.ok_or(BatchError::Damaged("record without length"))?;
-        let mut record = take(&mut body, len)?;
-        out.push(read_record(&header, &mut record)?);
+    let mut out = Vec::with_capacity(count.min(body.len() / 7));
+    let mut parts = count;
+    while !body.is_empty() && out.len() <= count {
+        let record = read_record(&header, &mut next_record(&mut body)?, parts)?;
+        parts += record.headers.len();
+        out.push(record);
     }
     if i32::try_from(out.len()) != Ok(header.record_count) {
         return Err(BatchError::Damaged("record count does not match"));
@@ -113,15 +168,11 @@ pub(crate) fn raw_records(
     header: &BatchHeader,
     batch: &Bytes,
 ) -> Result<Vec<RawRecord>, BatchError> {
-    if header.len > batch.len() {
-        return Err(BatchError::Length { stated: header.len as i64, found: batch.len() });
-    }
-    let mut body = decompress(header.compression()?, batch.slice(HEADER_BYTES..header.len))?;
-    let count = usize::try_from(header.record_count).unwrap_or(0).min(body.len() / 7);
-    let mut out = Vec::with_capacity(count);
-    while !body.is_empty() {
-        let len = take_len(&mut body)?.ok_or(BatchError::Damaged("record without length"))?;
-        let mut record = take(&mut body, len)?;
+    let count = count_of(header)?;
+    let mut body = body_of(header, batch)?;
+    let mut out = Vec::with_capacity(count.min(body.len() / 7));
+    while !body.is_empty() && out.len() <= count {
+        let mut record = next_record(&mut body)?;
         let attributes = take(&mut record, 1)?.first().copied().unwrap_or_default();
         let time_delta = take_varint(&mut record)?;
         let offset_delta = take_varint(&mut record)?;
@@ -150,22 +201,26 @@ pub(crate) fn marker(header: &BatchHeader, batch: &Bytes) -> Option<Marker> {
     }
 }
 
-fn read_record(header: &BatchHeader, bytes: &mut Bytes) -> Result<Record, BatchError> {
+/// Reads a record of a batch that has `parts` records and headers so far.
+fn read_record(
+    header: &BatchHeader,
+    bytes: &mut Bytes,
+    parts: usize,
+) -> Result<Record, BatchError> {
     take(bytes, 1)?;
-    let time_delta = take_varint(bytes)?;
+    let timestamp_ms = header.time_of(take_varint(bytes)?);
     let offset_delta = take_varint(bytes)?;
     let key = take_sized(bytes)?;
     let value = take_sized(bytes)?;
     let count = take_len(bytes)?.ok_or(BatchError::Damaged("negative header count"))?;
+    if count > MAX_RECORD_PARTS.saturating_sub(parts) {
+        return Err(TOO_MANY);
+    }
     let mut headers = Vec::with_capacity(count.min(bytes.len() / 2));
     for _ in 0..count {
         let name = take_sized(bytes)?.ok_or(BatchError::Damaged("header without name"))?;
         headers.push((name, take_sized(bytes)?));
     }
-    let timestamp_ms = match header.has_append_time() {
-        true => header.max_timestamp_ms,
-        false => header.base_timestamp_ms.wrapping_add(time_delta),
-    };
     let offset = header.base_offset.wrapping_add(offset_delta);
     Ok(Record { offset, timestamp_ms, key, value, headers })
 }
@@ -382,6 +437,34 @@ mod tests {
             crate::batch::validate(&batch).unwrap();
             assert_eq!(records(&batch).unwrap(), plain);
         }
+    }
+
+    #[test]
+    fn few_bytes_do_not_become_much_memory() {
+        let many = |records: usize, headers: usize| {
+            let record = RecordRef {
+                key: Some(b"k"[..].into()),
+                headers: vec![("".into(), b""[..].into()); headers],
+                ..Default::default()
+            };
+            build(&vec![record; records])
+        };
+        for batch in [many(MAX_RECORD_PARTS + 1, 0), many(2, MAX_RECORD_PARTS / 2)] {
+            assert_eq!(records(&batch), Err(TOO_MANY));
+            // Without memory for all, they can be looked at.
+            let mut seen = 0;
+            let last = scan(&batch, |record| {
+                seen += 1;
+                match record.offset == 1 {
+                    true => ControlFlow::Break(record),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            assert_eq!((seen, last.unwrap().unwrap().key), (2, Some(Bytes::from("k"))));
+        }
+        let header = BatchHeader::parse(&many(MAX_RECORD_PARTS + 1, 0)).unwrap();
+        assert_eq!(raw_records(&header, &many(MAX_RECORD_PARTS + 1, 0)), Err(TOO_MANY));
+        assert_eq!(records(&many(MAX_RECORD_PARTS / 2, 1)).unwrap().len(), MAX_RECORD_PARTS / 2);
     }
 
     #[test]

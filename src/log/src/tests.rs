@@ -539,7 +539,7 @@ async fn equal_commands_give_equal_digests() {
         let key = PartKey { topic: id, partition: 0 };
         let settings = configs::ReplicaSettings { segment_bytes: 500, segment_ms: 60_000 };
         let apply = |command| c.data[0].apply(tags::LOG, command);
-        apply(command::control(&command::Control::CreateReplica { key, settings }));
+        apply(command::control(&command::Control::CreateReplica { key, settings }).unwrap());
         for i in 0..100 {
             apply(produce_command(key, &batch(&["value"], i)));
             c.data[0].advance_ms(1000);
@@ -547,7 +547,7 @@ async fn equal_commands_give_equal_digests() {
                 c.data[0].checkpoint();
             }
         }
-        apply(command::control(&command::Control::SetLogStart { key, offset: 33 }));
+        apply(command::control(&command::Control::SetLogStart { key, offset: 33 }).unwrap());
         (digest(&mut *c.shared.machine_data(GroupId::data(0))), c.service.replicas()[0].segments)
     });
     let [a, b] = digests;
@@ -671,7 +671,7 @@ fn history() -> Vec<Bytes> {
     use command::{Control, OnceEntry, OnceHead, control};
     let key = |topic, partition| PartKey { topic: uuid::Uuid::from_u128(topic), partition };
     let settings = configs::ReplicaSettings { segment_bytes: 3000, segment_ms: 30_000 };
-    let create = |key| control(&Control::CreateReplica { key, settings });
+    let create = |key| control(&Control::CreateReplica { key, settings }).unwrap();
     let mut all = vec![create(key(1, 0)), create(key(2, 0)), create(key(1, 3))];
     let mut sequences = BTreeMap::<i64, i32>::new();
     for i in 0..200i64 {
@@ -679,10 +679,12 @@ fn history() -> Vec<Bytes> {
         // Some have no timestamp: of those the time of the command counts.
         let one = batch(&[text.as_str()], if i % 7 == 3 { -1 } else { 1000 + i });
         all.push(match i {
-            _ if i % 23 == 22 => control(&Control::SetLogStart { key: key(1, 0), offset: i / 4 }),
-            _ if i == 90 => control(&Control::DeleteReplica { key: key(2, 0) }),
+            _ if i % 23 == 22 => {
+                control(&Control::SetLogStart { key: key(1, 0), offset: i / 4 }).unwrap()
+            }
+            _ if i == 90 => control(&Control::DeleteReplica { key: key(2, 0) }).unwrap(),
             _ if i == 95 => create(key(2, 0)),
-            _ if i == 100 => control(&Control::SetLogStart { key: key(1, 3), offset: 17 }),
+            _ if i == 100 => control(&Control::SetLogStart { key: key(1, 3), offset: 17 }).unwrap(),
             _ if i % 5 == 0 => {
                 let file_key = Bytes::from(format!("file{}", i % 50));
                 let (version, batch_len) = ("1".into(), one.len() as u32);
@@ -691,7 +693,7 @@ fn history() -> Vec<Bytes> {
                 command::once(&head, &[one])
             }
             _ if i == 151 => {
-                control(&Control::ExpireProducers { key: key(1, 0), before_ms: 1_040_000 })
+                control(&Control::ExpireProducers { key: key(1, 0), before_ms: 1_040_000 }).unwrap()
             }
             _ if i % 3 == 0 => produce_command(key(2, 0), &one),
             _ => {
@@ -753,7 +755,7 @@ fn what_is_deleted_during_a_checkpoint_is_whole_in_it() {
     let key = PartKey { topic: uuid::Uuid::from_u128(1), partition: 0 };
     let settings = configs::ReplicaSettings { segment_bytes: 3000, segment_ms: 30_000 };
     let mut life = Life::begin(&disk, &[]);
-    life.apply(1, control(&Control::CreateReplica { key, settings }));
+    life.apply(1, control(&Control::CreateReplica { key, settings }).unwrap());
     for i in 0..30 {
         let batch = batch(&["some value"], i);
         let (command, _) = command::produce(key, crate::transactions::Claim::Plain, &batch);
@@ -761,7 +763,7 @@ fn what_is_deleted_during_a_checkpoint_is_whole_in_it() {
     }
     let (rows, work) = life.take(31);
     // Nothing is written yet, and the replica goes while the checkpoint is on its way.
-    life.apply(32, control(&Control::DeleteReplica { key }));
+    life.apply(32, control(&Control::DeleteReplica { key }).unwrap());
     work().unwrap();
     // The next one lets go of the files only when this one is durable, and does not come so far.
     let (_, next) = life.take(32);

@@ -6,6 +6,7 @@
 
 mod columns;
 mod compile;
+mod excluded;
 mod fulltext;
 mod leaf;
 mod lucene;

@@ -128,7 +128,8 @@ impl Security {
     }
 
     async fn propose(&self, command: &Command) -> Result<Reply, SecureError> {
-        let done = self.m0.propose(tags::SECURITY, codec::encode(command).into()).await?;
+        let command = codec::try_encode(command).map_err(|_| SecureError::NotUnderstood)?;
+        let done = self.m0.propose(tags::SECURITY, command.into()).await?;
         // What was changed here is seen here. It stands either way.
         let _ = self.m0.read_barrier().await;
         codec::decode(&done.reply).map_err(|_| SecureError::NotUnderstood)

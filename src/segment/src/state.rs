@@ -54,8 +54,8 @@ pub(crate) struct State {
     /// Segments whose files go at the next but one checkpoint, and at the next.
     pub(crate) trimmed: Vec<FileId>,
     pub(crate) trimmed_before: Vec<FileId>,
-    /// Rewritten segments: a rewrite may come between the two halves of a checkpoint, so that the
-    /// one under way still speaks of them. They count as trimmed from the next one on.
+    /// Segments that were rewritten or trimmed between the two halves of a checkpoint, maybe, so that
+    /// the one under way still speaks of them. They count as trimmed from the next one on.
     pub(crate) replaced: Vec<FileId>,
 }
 
@@ -215,12 +215,13 @@ impl State {
     }
 
     /// Hides all segments below `offset`, the newest one excepted; returns the bytes dropped
-    /// from memory.
-    pub(crate) fn trim_before(&mut self, offset: u64) -> usize {
+    /// from memory. `aside` when a checkpoint may be under way that still speaks of them.
+    pub(crate) fn trim_before(&mut self, offset: u64, aside: bool) -> usize {
+        let gone = if aside { &mut self.replaced } else { &mut self.trimmed };
         while self.segments.len() > 1
             && self.segments.front().is_some_and(|s| s.info.next_offset <= offset)
         {
-            self.trimmed.extend(self.segments.pop_front().map(|s| s.info.file()));
+            gone.extend(self.segments.pop_front().map(|s| s.info.file()));
         }
         let first = self.segments.front().map_or(0, |s| s.info.base_offset);
         self.forget_frames(first)

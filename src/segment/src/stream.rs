@@ -241,20 +241,28 @@ impl Stream {
     /// Waits until everything appended so far is written and durable. Several threads may sync
     /// different streams at once.
     pub fn sync(&self) -> io::Result<()> {
-        self.0.shared.check()?;
-        let result = self.0.sync();
-        result.inspect_err(|error| self.0.shared.fail(error))
+        self.0.sync()
     }
 
     /// Hides all segments that end at or before `offset`, the newest one excepted.
     pub fn trim_before(&self, offset: u64) {
-        let freed = self.0.state.lock().trim_before(offset);
+        self.trim(offset, false);
+    }
+
+    /// As [`Self::trim_before`], for callers outside apply: a checkpoint may have been captured and
+    /// not begun, so that the files go one checkpoint later.
+    pub fn trim_aside(&self, offset: u64) {
+        self.trim(offset, true);
+    }
+
+    fn trim(&self, offset: u64, aside: bool) {
+        let freed = self.0.state.lock().trim_before(offset, aside);
         self.0.shared.memory.fetch_sub(freed, Ordering::Relaxed);
     }
 
     /// To be called at the beginning of each checkpoint: the files of segments that were trimmed
-    /// before the previous call, or rewritten before the one before that, of which no durable
-    /// checkpoint speaks any more. The caller deletes them with [`SegmentWriter::delete`], off the
+    /// before the previous call, or rewritten or trimmed aside before the one before that, of which no
+    /// durable checkpoint speaks any more. The caller deletes them with [`SegmentWriter::delete`], off the
     /// apply path.
     pub fn begin_checkpoint(&self) -> Vec<PathBuf> {
         let mut state = self.0.state.lock();
@@ -464,7 +472,17 @@ impl Inner {
 
     /// Writes frames into their files.
     pub(crate) fn flush(&self, how: Flush) -> io::Result<()> {
-        let mut io = self.io.lock();
+        self.write_due(&mut self.io.lock(), how)
+    }
+
+    /// As [`Self::flush`], under the caller's lock. A failure is known before the lock is let go:
+    /// who waits for it finds nothing left to write, and must not take that for success.
+    fn write_due(&self, io: &mut IoSide, how: Flush) -> io::Result<()> {
+        self.shared.check()?;
+        self.try_write_due(io, how).inspect_err(|error| self.shared.fail(error))
+    }
+
+    fn try_write_due(&self, io: &mut IoSide, how: Flush) -> io::Result<()> {
         let chunk = self.shared.options.chunk_bytes;
         loop {
             let batch = {
@@ -476,19 +494,16 @@ impl Inner {
             io.switch_to(self, batch.segment, batch.start_pos)?;
             let Some(open) = &mut io.open else { break };
             let mut buffer = self.shared.buffer();
-            let mut written = open.write(&batch.frames, &mut buffer)?;
+            let written = open.write(&batch.frames, &mut buffer)?;
             self.shared.give_back(buffer);
-            if batch.seals {
-                written = open.write_partial()?;
+            match batch.seals {
+                true => io.write_partial(self)?,
+                false => self.publish(batch.segment, written),
             }
-            self.publish(batch.segment, written);
             self.shared.sub_unwritten(batch.bytes);
         }
-        if how == Flush::Everything
-            && let Some(open) = &mut io.open
-        {
-            let written = open.write_partial()?;
-            self.publish(open.segment, written);
+        if how == Flush::Everything {
+            io.write_partial(self)?;
         }
         Ok(())
     }
@@ -504,9 +519,15 @@ impl Inner {
 
     fn sync(&self) -> io::Result<()> {
         let _alone = self.syncing.lock();
-        self.flush(Flush::Everything)?;
+        // Known before the next sync goes on, which finds nothing left to sync.
+        self.try_sync().inspect_err(|error| self.shared.fail(error))
+    }
+
+    fn try_sync(&self) -> io::Result<()> {
         let (files, dirs) = {
             let mut io = self.io.lock();
+            self.write_due(&mut io, Flush::Everything)?;
+            // Under the same lock: what is written from now on notes its file anew.
             let files = std::mem::take(&mut io.unsynced);
             (files, std::mem::take(&mut io.unsynced_dirs))
         };
@@ -515,6 +536,12 @@ impl Inner {
         }
         for dir in &dirs {
             self.shared.disk.sync_dir(dir)?;
+        }
+        {
+            // Who writes may have synced one of these files meanwhile, and a failure is told only
+            // once per file: whoever has seen it has reported it by the time this lock is free.
+            let _io = self.io.lock();
+            self.shared.check()?;
         }
         let mut state = self.state.lock();
         let freed = state.evict(self.shared.options.stream_cache_bytes);
@@ -531,10 +558,8 @@ impl IoSide {
     fn switch_to(&mut self, inner: &Inner, segment: u64, len: u64) -> io::Result<()> {
         let disk = &*inner.shared.disk;
         if self.open.as_ref().is_none_or(|open| open.segment != segment) {
-            if let Some(mut old) = self.open.take() {
-                let written = old.write_partial()?;
-                inner.publish(old.segment, written);
-            }
+            self.write_partial(inner)?;
+            self.open = None;
             if std::mem::take(&mut self.fresh) {
                 disk.remove_dir_all(&inner.dir)?;
                 disk.create_dir_all(&inner.dir)?;
@@ -546,10 +571,8 @@ impl IoSide {
                 self.unsynced_dirs.push(inner.dir.clone());
             }
         }
-        if let Some(open) = &self.open
-            && !self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &open.plain))
-        {
-            self.unsynced.push(open.plain.clone());
+        if let Some(open) = &self.open {
+            note_unsynced(&mut self.unsynced, &open.plain);
         }
         // Every one is an open file, and small segments may be many until the next sync.
         if self.unsynced.len() > limits::MAX_UNSYNCED_FILES {
@@ -557,6 +580,25 @@ impl IoSide {
             self.unsynced.drain(..newest).try_for_each(|file| file.sync())?;
         }
         Ok(())
+    }
+
+    /// Writes the partial block of the open file, if that was not done, and shows it to readers.
+    fn write_partial(&mut self, inner: &Inner) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.holds_partial() {
+            // The sync after the whole blocks before it may be over.
+            note_unsynced(&mut self.unsynced, &open.plain);
+        }
+        let written = open.write_partial()?;
+        inner.publish(open.segment, written);
+        Ok(())
+    }
+}
+
+/// Notes that a file, the one written last, needs a sync.
+fn note_unsynced(unsynced: &mut Vec<Arc<dyn DiskFile>>, file: &Arc<dyn DiskFile>) {
+    if !unsynced.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+        unsynced.push(file.clone());
     }
 }
 
@@ -586,4 +628,75 @@ fn cut_files(disk: &dyn Disk, dir: &Path, segments: &[SegmentInfo]) -> io::Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use base::Env;
+    use base::env::life_disk::LifeDisk;
+    use base::env::sim_disk::{Crash, SimDisk};
+
+    use super::*;
+    use crate::WriterOptions;
+    use crate::tests::{frame, parse};
+
+    const DIR: &str = "/parts/a";
+
+    fn writer_on(disk: Arc<dyn Disk>) -> SegmentWriter {
+        let options = WriterOptions { writing: Writing::Inline, ..WriterOptions::default() };
+        SegmentWriter::start(&Env { disk, ..Env::real() }, options)
+    }
+
+    fn append(stream: &Stream, base: u64, len: usize) {
+        stream.append(base, base + 1, 0, frame(base, 1, 0, len)).unwrap();
+    }
+
+    /// Whoever waits for the lock of a failed write has nothing left to write itself.
+    #[test]
+    fn a_failed_write_is_known_before_the_next_one_may_begin() {
+        let disk = SimDisk::new(1);
+        // A direct write extends the file first, which a full disk lets pass.
+        disk.refuse_direct();
+        let writer = writer_on(Arc::new(disk.clone()));
+        let stream = Stream::create(&writer, DIR.into(), parse);
+        append(&stream, 0, 5000);
+        disk.set_full(true);
+        assert!(stream.0.flush(Flush::Everything).is_err());
+        disk.set_full(false);
+        assert!(stream.0.shared.check().is_err());
+        assert!(stream.0.flush(Flush::Everything).is_err(), "nothing is written behind it");
+        assert!(stream.sync().is_err(), "the frame is neither waiting nor written");
+    }
+
+    #[test]
+    fn a_failed_sync_is_known_before_the_next_one_may_begin() {
+        let disk = LifeDisk::new(&SimDisk::new(1));
+        let writer = writer_on(Arc::new(disk.clone()));
+        let stream = Stream::create(&writer, DIR.into(), parse);
+        append(&stream, 0, 5000);
+        disk.fail_next_sync(DIR);
+        assert!(stream.0.sync().is_err());
+        assert!(!disk.will_fail());
+        assert!(stream.0.shared.check().is_err());
+        assert!(stream.sync().is_err(), "the kernel may have dropped what it could not write");
+    }
+
+    #[test]
+    fn a_partial_block_is_synced_though_the_blocks_before_it_were() {
+        let disk = SimDisk::new(1);
+        let writer = writer_on(Arc::new(disk.clone()));
+        let stream = Stream::create(&writer, DIR.into(), parse);
+        append(&stream, 0, 100);
+        stream.sync().unwrap();
+        append(&stream, 1, limits::CHUNK_BYTES);
+        // The whole blocks are written by now, and somebody syncs them.
+        let whole = std::mem::take(&mut stream.0.io.lock().unsynced);
+        assert_eq!(whole.len(), 1);
+        whole[0].sync().unwrap();
+        stream.sync().unwrap();
+        let segment = stream.segments().remove(0);
+        disk.crash(Crash::LoseUnsynced);
+        let bytes = disk.read(&stream.path_of(&segment), 1 << 30).unwrap();
+        assert_eq!((bytes.len() as u64, base::crc::crc32c(&bytes)), (segment.len, segment.crc));
+    }
 }

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::{FrameInfo, SegmentInfo, SegmentWriter, Stream, WriterOptions};
 
 /// A test frame: length u32, base u64, count u32, timestamp i64, then filler.
-fn frame(base: u64, count: u32, ts: i64, len: usize) -> Bytes {
+pub(crate) fn frame(base: u64, count: u32, ts: i64, len: usize) -> Bytes {
     let mut bytes = Vec::with_capacity(len);
     bytes.extend((len as u32).to_be_bytes());
     bytes.extend(base.to_be_bytes());
@@ -19,7 +19,7 @@ fn frame(base: u64, count: u32, ts: i64, len: usize) -> Bytes {
     bytes.into()
 }
 
-fn parse(bytes: &[u8]) -> Option<FrameInfo> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<FrameInfo> {
     let len = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
     let base_offset = u64::from_be_bytes(bytes.get(4..12)?.try_into().ok()?);
     let count = u32::from_be_bytes(bytes.get(12..16)?.try_into().ok()?);

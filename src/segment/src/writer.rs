@@ -240,8 +240,8 @@ impl Shared {
     fn run(&self) {
         while let Some((stream, flush)) = self.next() {
             stream.unqueue(flush);
-            if let Err(error) = stream.flush(flush) {
-                self.fail(&error);
+            // Who writes reports a failure itself.
+            if stream.flush(flush).is_err() {
                 return;
             }
             self.sweep();
@@ -278,7 +278,7 @@ impl Shared {
             };
             let Some((stream, flush)) = next else { return Ok(()) };
             stream.unqueue(flush);
-            stream.flush(flush).inspect_err(|e| self.fail(e))?;
+            stream.flush(flush)?;
         }
     }
 
@@ -399,6 +399,11 @@ impl OpenFile {
         }
         self.block_at = end;
         Ok(())
+    }
+
+    /// Whether bytes of the partial block are only in memory.
+    pub(crate) fn holds_partial(&self) -> bool {
+        !self.block_written
     }
 
     /// Writes the partial block, if that was not done; returns the file's length.

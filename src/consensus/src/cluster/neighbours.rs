@@ -12,7 +12,7 @@ use prost::Message as _;
 use tracing::{info, warn};
 
 use super::{Cluster, Running};
-use crate::group::Group as _;
+use crate::group::{Group as _, LogState, ReplicaLog};
 use crate::net::{methods, proto};
 use crate::peer::{Lane, Message};
 use crate::raft::group::RaftGroup;
@@ -69,8 +69,7 @@ impl Cluster {
             let mut keeping_up = keeping_up.lock();
             match group.log_state_here() {
                 Some(state) => {
-                    let replicas = state.replicas.iter().filter(|r| r.node != self.peers.me());
-                    let known = replicas
+                    let known = others(&state, self.peers.me())
                         .map(|r| (r.node, self.peers.is_alive(r.node).then_some(r.last_index)));
                     let last = group.last_log_index();
                     // A new leader begins with what the one before it told.
@@ -129,6 +128,12 @@ impl Cluster {
             }
         }
     }
+}
+
+/// The replicas that count, this node's own excepted. One that does not vote may be of a life of
+/// its node that is over, and would never keep up.
+fn others(state: &LogState, me: NodeId) -> impl Iterator<Item = &ReplicaLog> {
+    state.replicas.iter().filter(move |replica| replica.votes && replica.node != me)
 }
 
 /// The answer of this node to the others' questions.
@@ -220,6 +225,16 @@ mod tests {
         for at in 100..300 {
             assert!(look(&mut busy, at * 100, Some((at - 50) * 100)), "25 s late is in time");
         }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_vote_does_not_count() {
+        let replica =
+            |node, last_index, votes| ReplicaLog { node: NodeId(node), last_index, votes };
+        let replicas = vec![replica(1, 9, true), replica(2, 8, true), replica(2, 0, false)];
+        let state = LogState { replicas, ..LogState::default() };
+        let counted: Vec<_> = others(&state, NodeId(1)).copied().collect();
+        assert_eq!(counted, [replica(2, 8, true)]);
     }
 
     #[test]

@@ -243,9 +243,7 @@ impl Host {
         for machine in self.machines.values_mut() {
             machine.get_mut().release().map_err(|e| fatal(group, &e))?;
         }
-        for piece in &staged.pieces {
-            super::snapshot::place(&self.shared, &staged.dir, piece)?;
-        }
+        super::snapshot::place(&self.shared, staged)?;
         let position = manifest.position.clone();
         self.shared.checkpoints.install(position, &manifest.rows, &staged.dir)?;
         self.shared.env.disk.remove_dir_all(&staged.dir)?;

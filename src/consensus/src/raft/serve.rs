@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::group::RaftGroup;
 use super::leading::log_state_reply;
 use super::network::{decode_append, encode_append_reply, group_id};
-use super::snapshot::{Offer, pull, serve_range};
+use super::snapshot::{Offer, check_ground, pull, serve_range};
 use super::types::{Types, invalid};
 use crate::birth::Birth;
 use crate::cluster::neighbours::watch_reply;
@@ -192,6 +192,7 @@ impl Server {
             pull(&group.shared, &group.link, from, &mut offer.manifest).await.map_err(text)?;
             let meta = offer.meta().map_err(text)?;
             let _no_checkpoint = group.checkpointing.lock().await;
+            check_ground(&group.shared, &offer.manifest).map_err(text)?;
             let snapshot = openraft::Snapshot { meta, snapshot: offer.manifest };
             let reply =
                 group.raft.install_full_snapshot(offer.vote, snapshot).await.map_err(text)?;

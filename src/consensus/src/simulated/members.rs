@@ -1,11 +1,12 @@
 //! A change of members that its leader does not live to finish.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use base::env::sim_disk::Crash;
+use base::env::sim_disk::{Crash, SimDisk};
 use base::{GroupId, NodeId};
 
-use super::{Bench, NODES, blank_disk, set, simulate, until};
+use super::{Bench, GROUPS, NODES, blank_disk, set, simulate, until};
 
 /// Fewer changes of a leader's disk than taking a node in makes.
 const FEWEST_STEPS: usize = 10;
@@ -90,4 +91,52 @@ async fn is_taken_in_in_spite_of(step: u64) -> bool {
 fn a_blank_node_is_taken_in_whenever_a_leaders_power_fails() {
     let steps = (1..).take_while(|step| simulate(is_taken_in_in_spite_of(*step))).count();
     assert!(steps > FEWEST_STEPS, "only {steps} steps");
+}
+
+/// Node 3 came back blank and is gone again as soon as node 1, which leads `m0`, has it as a
+/// learner there. Returns the disk of its first life.
+async fn gone_as_a_learner(bench: &mut Bench) -> SimDisk {
+    bench.propose(1, GroupId::M0, set("before", "kept")).await.unwrap();
+    bench.crash(&[3], Crash::Process).await;
+    let first = bench.disks.insert(3, blank_disk(7)).unwrap();
+    bench.start(3).await.unwrap();
+    let known = || bench.membership(1, GroupId::M0).nodes().count();
+    until("it is a learner", || known() == 4).await;
+    assert!(!is_joint(bench, 1, GroupId::M0), "it votes already");
+    bench.crash(&[3], Crash::Process).await;
+    first
+}
+
+#[test]
+fn a_node_that_is_wiped_again_while_it_is_taken_in_gets_in_and_leaves_no_learner() {
+    simulate(async {
+        let mut bench = Bench::three(1).await;
+        gone_as_a_learner(&mut bench).await;
+        bench.disks.insert(3, blank_disk(8));
+        bench.start_all().await;
+        until("members are settled", || bench.members_are_settled()).await;
+        for (node, group) in NODES.into_iter().flat_map(|node| GROUPS.map(|group| (node, group))) {
+            let membership = bench.membership(node, group);
+            let known: BTreeSet<u64> = membership.nodes().map(|(id, _)| *id).collect();
+            assert_eq!(known, bench.raft_ids(), "node {node} group {group}");
+        }
+        bench.equal_digests().await;
+    });
+}
+
+#[test]
+fn a_learner_of_a_life_that_is_over_does_not_put_its_node_behind() {
+    simulate(async {
+        let mut bench = Bench::three(1).await;
+        // The disk was only away: the node votes as before, and nobody replaces it.
+        let first = gone_as_a_learner(&mut bench).await;
+        bench.disks.insert(3, first);
+        bench.start_all().await;
+        assert_eq!(bench.membership(1, GroupId::M0).nodes().count(), 4);
+        // Longer than a replica may lag.
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        bench.propose(1, GroupId::M0, set("after", "new")).await.unwrap();
+        let in_sync = |node: &u16| bench.group(*node, GroupId::M0).behind().is_empty();
+        until("everybody keeps up", || NODES.iter().all(in_sync)).await;
+    });
 }

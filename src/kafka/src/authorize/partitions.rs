@@ -10,18 +10,14 @@ use crate::errors;
 
 const DESCRIBE: Need = (Operation::Describe, ResourceType::Topic);
 
-/// As Metadata: topics that the client may not describe are left out of a list of all (which an
-/// empty list asks for), else an error that does not tell whether they exist.
+/// Topics that the client may not describe are an error that does not tell whether they exist;
+/// out of a list of all, which an empty list asks for, the handler leaves them.
 pub(super) fn describe(access: &Access, mut body: DescribeTopicPartitionsRequest) -> Verdict {
     let need = rule_of(ApiKey::DescribeTopicPartitions).each.unwrap_or(DESCRIBE);
     let denied = split(&mut body.topics, |topic| access.may(need, &topic.name));
     let empty = body.topics.is_empty() && !denied.is_empty();
     let access = access.clone();
     let finish: Finish = finish!(DescribeTopicPartitions, |r| {
-        r.topics.retain(|topic| {
-            let name = topic.name.as_deref();
-            topic.error_code != errors::NONE || name.is_some_and(|n| access.might(DESCRIBE, n))
-        });
         for topic in r.topics.iter_mut().filter(|t| t.error_code == errors::NONE) {
             let name = topic.name.as_deref().unwrap_or_default();
             topic.topic_authorized_operations = access.operations(ResourceType::Topic, name);

@@ -384,6 +384,10 @@ impl Wire for Uuid {
 impl Wire for Option<String> {
     fn decode(r: &mut Reader, ctx: Ctx) -> Result<Self, CodecError> {
         let Some(length) = r.length(ctx, Wide::No)? else { return Ok(None) };
+        // Kafka's bound, which the length of a version that is not flexible cannot exceed.
+        if length > i16::MAX as usize {
+            return Err(CodecError::BadLength(length as i64));
+        }
         r.charge(length)?;
         let bytes = r.take(length)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| CodecError::NotUtf8)?;

@@ -1,5 +1,6 @@
 //! ApiVersions, Metadata, DescribeCluster and FindCoordinator.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,8 +97,12 @@ pub(crate) async fn metadata(
     let create = request.allow_auto_topic_creation && shared.config.auto_create_topics;
     let topics = match request.topics {
         Some(asked) if version > 0 || !asked.is_empty() => {
-            let mut topics = Vec::with_capacity(asked.len());
+            // As in Kafka: what is asked for twice is answered once.
+            let (mut topics, mut seen) = (Vec::new(), BTreeSet::new());
             for topic in asked {
+                if !seen.insert((topic.name.clone(), topic.topic_id)) {
+                    continue;
+                }
                 topics.push(asked_topic(shared, topic, version, create).await);
             }
             topics
@@ -167,7 +172,10 @@ async fn asked_topic(
             Err(_) => errors::LEADER_NOT_AVAILABLE,
         }
     } else {
-        errors::UNKNOWN_TOPIC_OR_PARTITION
+        match log::check_name(&name) {
+            Ok(()) => errors::UNKNOWN_TOPIC_OR_PARTITION,
+            Err(_) => errors::INVALID_TOPIC_EXCEPTION,
+        }
     };
     let topic_id = Uuid::nil();
     MetadataResponseTopic { error_code, name: Some(name), topic_id, ..Default::default() }

@@ -1,6 +1,6 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::NodeId;
@@ -304,8 +304,12 @@ pub(crate) fn describe(
     shared: &Arc<Shared>,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let mut results = Vec::new();
+    let (mut results, mut seen) = (Vec::new(), BTreeSet::new());
     for resource in request.resources {
+        // An answer is large: what is asked for twice is answered once.
+        if !seen.insert((resource.resource_type, resource.resource_name.clone())) {
+            continue;
+        }
         let mut answer = DescribeConfigsResult {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
@@ -313,7 +317,9 @@ pub(crate) fn describe(
         };
         match entries(shared, resource.resource_type, &resource.resource_name) {
             Ok(mut configs) => {
-                if let Some(keys) = &resource.configuration_keys {
+                if let Some(keys) =
+                    resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty())
+                {
                     configs.retain(|c| keys.contains(&c.name));
                 }
                 if !request.include_synonyms {

@@ -119,7 +119,8 @@ pub(crate) async fn describe(
     request: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
     let mut groups = Vec::new();
-    for id in request.group_ids {
+    // What is asked for twice is answered once.
+    for id in request.group_ids.into_iter().collect::<BTreeSet<_>>() {
         groups.push(describe_one(shared, id).await);
     }
     ConsumerGroupDescribeResponse { throttle_time_ms: 0, groups }
@@ -136,10 +137,11 @@ async fn describe_one(shared: &Arc<Shared>, id: String) -> DescribedConsumerGrou
         Err(error) => DescribedConsumerGroup { error_code: errors::group_code(error), ..group },
         Ok(Some(Described::Consumer(found))) => described(shared, group, found).await,
         Ok(Some(Described::Classic(_))) => missing("is not a consumer group"),
-        Ok(None) if super::groups::has_offsets(shared, &id).await => {
-            missing("is not a consumer group")
-        }
-        Ok(None) => missing("not found"),
+        Ok(None) => match super::groups::has_offsets(shared, &id).await {
+            Ok(true) => missing("is not a consumer group"),
+            Ok(false) => missing("not found"),
+            Err(error_code) => DescribedConsumerGroup { error_code, ..group },
+        },
     }
 }
 

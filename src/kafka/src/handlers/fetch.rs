@@ -67,9 +67,9 @@ pub(crate) async fn fetch(
         let wanted = min_bytes.min((room / 2).max(1));
         let over = pass.urgent || pass.bytes >= wanted || deadline <= now();
         if over || pass.outdated || empty {
-            let response = answering.respond();
-            shared.metrics.fetch_worked(worked + began.elapsed());
-            return response;
+            let took = worked + began.elapsed();
+            shared.metrics.fetch_worked(took);
+            return answering.respond(took);
         }
         *held = None;
         let bell = answering.prepare_wait();
@@ -183,7 +183,7 @@ impl Answering<'_> {
         session.bell().clone()
     }
 
-    fn respond(self) -> FetchResponse {
+    fn respond(self, took: Duration) -> FetchResponse {
         let Self { shared, context, mut results, .. } = self;
         let mut session = context.session.lock();
         let mut session_id = NO_SESSION;
@@ -209,7 +209,7 @@ impl Answering<'_> {
         }
         for found in &results {
             let traffic = match found.data.error_code {
-                errors::NONE => Traffic::Fetched { bytes: found.bytes() },
+                errors::NONE => Traffic::Fetched { bytes: found.bytes(), took },
                 _ => Traffic::FetchFailed,
             };
             if let Some(topic) = session.topic_of(found.slot) {

@@ -1,6 +1,6 @@
 //! The consumer group APIs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +142,8 @@ pub(crate) async fn describe(
     version: i16,
 ) -> DescribeGroupsResponse {
     let mut groups = Vec::new();
-    for id in request.groups {
+    // What is asked for twice is answered once.
+    for id in request.groups.into_iter().collect::<BTreeSet<_>>() {
         groups.push(describe_one(shared, id, version).await);
     }
     DescribeGroupsResponse { throttle_time_ms: 0, groups }
@@ -168,8 +169,11 @@ async fn describe_one(shared: &Arc<Shared>, id: String, version: i16) -> Describ
         }
         // Whoever wants to know more of it asks with ConsumerGroupDescribe.
         Ok(Some(Described::Consumer(_))) => dead(&mut answer, "is not a classic group", version),
-        Ok(None) if has_offsets(shared, &id).await => answer.group_state = "Empty".to_owned(),
-        Ok(None) => dead(&mut answer, "not found", version),
+        Ok(None) => match has_offsets(shared, &id).await {
+            Ok(true) => answer.group_state = "Empty".to_owned(),
+            Ok(false) => dead(&mut answer, "not found", version),
+            Err(code) => answer.error_code = code,
+        },
     }
     answer
 }
@@ -183,9 +187,11 @@ fn dead(answer: &mut DescribedGroup, why: &str, version: i16) {
     }
 }
 
-pub(super) async fn has_offsets(shared: &Arc<Shared>, group: &str) -> bool {
+/// Whether a group has committed offsets. A coordinator that cannot tell must not say that there
+/// is no such group: clients take that for final.
+pub(super) async fn has_offsets(shared: &Arc<Shared>, group: &str) -> Result<bool, errors::Code> {
     let offsets = shared.backend.log.fetch_offsets(group).await;
-    offsets.is_ok_and(|offsets| !offsets.is_empty())
+    offsets.map(|offsets| !offsets.is_empty()).map_err(|error| coordinator_code(&error))
 }
 
 pub(crate) async fn list(shared: &Arc<Shared>, request: &ListGroupsRequest) -> ListGroupsResponse {
@@ -228,11 +234,15 @@ pub(crate) async fn delete(
 }
 
 async fn delete_one(shared: &Arc<Shared>, group: &str) -> errors::Code {
-    let had_offsets = has_offsets(shared, group).await;
     match shared.backend.consumer_groups.delete(group).await {
         Err(error) => return errors::group_code(error),
-        Ok(false) if !had_offsets => return errors::GROUP_ID_NOT_FOUND,
-        Ok(_) => {}
+        Ok(true) => {}
+        // One without a row may have offsets.
+        Ok(false) => match has_offsets(shared, group).await {
+            Ok(true) => {}
+            Ok(false) => return errors::GROUP_ID_NOT_FOUND,
+            Err(code) => return code,
+        },
     }
     let deleted = shared.backend.log.delete_offsets(group, None).await;
     deleted.err().map_or(errors::NONE, |error| coordinator_code(&error))
@@ -359,6 +369,16 @@ async fn committed(
     Ok(topics)
 }
 
+/// What an OffsetFetch is told that has to be asked again. Kafka, too, says this instead of a
+/// time-out: Java's consumers before 3.9 end with an exception upon any error but this one and
+/// COORDINATOR_LOAD_IN_PROGRESS, and this one lets them look the coordinator up.
+fn fetch_code(code: errors::Code) -> errors::Code {
+    match code {
+        errors::REQUEST_TIMED_OUT | errors::COORDINATOR_NOT_AVAILABLE => errors::NOT_COORDINATOR,
+        other => other,
+    }
+}
+
 /// How long a node that does not coordinate the group waits before it says so. librdkafka asks
 /// again at once, until it has found the coordinator.
 const NOT_HERE_PAUSE: Duration = Duration::from_millis(100);
@@ -374,10 +394,9 @@ fn part_code(code: errors::Code, version: i16) -> Option<errors::Code> {
         _ if version < 2 => Some(code),
         // Before that version nobody knows the code.
         _ if version < 7 => None,
-        errors::NOT_COORDINATOR
-        | errors::COORDINATOR_NOT_AVAILABLE
-        | errors::COORDINATOR_LOAD_IN_PROGRESS
-        | errors::REQUEST_TIMED_OUT => Some(errors::UNSTABLE_OFFSET_COMMIT),
+        errors::NOT_COORDINATOR | errors::COORDINATOR_LOAD_IN_PROGRESS => {
+            Some(errors::UNSTABLE_OFFSET_COMMIT)
+        }
         errors::STALE_MEMBER_EPOCH => Some(code),
         _ => None,
     }
@@ -409,6 +428,7 @@ async fn answered(
     match found {
         Ok(topics) => (topics, errors::NONE),
         Err(code) => {
+            let code = fetch_code(code);
             if part_code(code, version) == Some(errors::UNSTABLE_OFFSET_COMMIT) {
                 tokio::time::sleep(NOT_HERE_PAUSE).await;
             }
@@ -443,8 +463,12 @@ pub(crate) async fn fetch(
         let error_code = if version < 2 { errors::NONE } else { code };
         return OffsetFetchResponse { topics, error_code, ..Default::default() };
     }
-    let mut groups = Vec::new();
+    let (mut groups, mut seen) = (Vec::new(), BTreeSet::new());
     for group in request.groups {
+        // An answer may be large: what is asked for twice is answered once.
+        if !seen.insert(group.group_id.clone()) {
+            continue;
+        }
         let (id, member, epoch) = (group.group_id, group.member_id, group.member_epoch);
         let wanted = group.topics;
         let wanted = wanted.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
@@ -475,8 +499,12 @@ pub(crate) async fn delete_offsets(
     let groups = &shared.backend.consumer_groups;
     let missing = match groups.describe(group) {
         Err(error) => Some(errors::group_code(error)),
-        Ok(None) if !has_offsets(shared, group).await => Some(errors::GROUP_ID_NOT_FOUND),
-        Ok(_) => None,
+        Ok(Some(_)) => None,
+        Ok(None) => match has_offsets(shared, group).await {
+            Ok(true) => None,
+            Ok(false) => Some(errors::GROUP_ID_NOT_FOUND),
+            Err(code) => Some(code),
+        },
     };
     if let Some(error_code) = missing {
         return OffsetDeleteResponse { error_code, ..Default::default() };
@@ -529,5 +557,19 @@ mod tests {
         check(errors::STALE_MEMBER_EPOCH, 9, &[errors::STALE_MEMBER_EPOCH; 2]);
         check(errors::GROUP_ID_NOT_FOUND, 9, &[]);
         assert_eq!(refused(None, not_here, 9), []);
+    }
+
+    #[test]
+    fn a_fetch_without_a_barrier_is_told_to_look_the_coordinator_up() {
+        let cases = [
+            (errors::REQUEST_TIMED_OUT, errors::NOT_COORDINATOR),
+            (errors::COORDINATOR_NOT_AVAILABLE, errors::NOT_COORDINATOR),
+            (errors::NOT_COORDINATOR, errors::NOT_COORDINATOR),
+            (errors::STALE_MEMBER_EPOCH, errors::STALE_MEMBER_EPOCH),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(fetch_code(code), expected);
+        }
+        assert_eq!(part_code(fetch_code(7), 9), Some(errors::UNSTABLE_OFFSET_COMMIT));
     }
 }

@@ -128,7 +128,9 @@ async fn dispatch(
         RequestBody::ListPartitionReassignments(_) => reassignments::list().into(),
         RequestBody::DescribeQuorum(body) => quorum::describe(shared, body).await.into(),
         RequestBody::ListConfigResources(_) => configs::list_resources().into(),
-        RequestBody::DescribeTopicPartitions(body) => partitions::describe(shared, body).into(),
+        RequestBody::DescribeTopicPartitions(body) => {
+            partitions::describe(shared, access, body).into()
+        }
         RequestBody::SaslHandshake(_) => security::unexpected_handshake().into(),
         RequestBody::SaslAuthenticate(_) => security::unexpected_token().into(),
         RequestBody::DescribeAcls(body) => security::describe_acls(shared, body).await.into(),

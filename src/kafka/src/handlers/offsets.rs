@@ -1,8 +1,10 @@
 //! ListOffsets, OffsetForLeaderEpoch and DeleteRecords.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use log::{LogError, OffsetQuery, TopicRef};
+use base::GroupId;
+use log::{LogError, LogService, OffsetQuery, TopicRef};
 use tokio::sync::SemaphorePermit;
 
 use super::fetch::isolation;
@@ -39,6 +41,12 @@ async fn turn(shared: &Shared, query: OffsetQuery) -> Option<SemaphorePermit<'_>
     }
 }
 
+/// Whether a partition is in one of the groups that this node may lead no longer.
+fn is_doubtful(log: &LogService, doubtful: &BTreeSet<GroupId>, part: (&str, i32)) -> bool {
+    let group = log.topic(part.0).and_then(|topic| topic.group_of(part.1));
+    group.is_some_and(|group| doubtful.contains(&group))
+}
+
 /// Finds offsets by time.
 pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let log = &shared.backend.log;
@@ -48,10 +56,6 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
         asked.extend(topic.partitions.iter().map(|p| (topic.name.as_str(), p.partition_index)));
     }
     let doubtful = log.doubtful_groups(&asked).await;
-    let is_doubtful = |topic: &str, index| {
-        let group = log.topic(topic).and_then(|topic| topic.group_of(index));
-        group.is_some_and(|group| doubtful.contains(&group))
-    };
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
@@ -62,7 +66,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
             };
             let (index, epoch) = (part.partition_index, part.current_leader_epoch);
             match query(part.timestamp) {
-                Some(_) if is_doubtful(&topic.name, index) => {
+                Some(_) if is_doubtful(log, &doubtful, (topic.name.as_str(), index)) => {
                     answer.error_code = errors::NOT_LEADER_OR_FOLLOWER;
                 }
                 Some(query) => {
@@ -93,6 +97,13 @@ pub(crate) async fn for_epoch(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let log = &shared.backend.log;
+    // A leader that was deposed does not know where its epoch ended: told its own end, a client
+    // would take what it has read for gone.
+    let mut asked = Vec::new();
+    for topic in &request.topics {
+        asked.extend(topic.partitions.iter().map(|p| (topic.topic.as_str(), p.partition)));
+    }
+    let doubtful = log.doubtful_groups(&asked).await;
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
@@ -103,6 +114,11 @@ pub(crate) async fn for_epoch(
                 partition: part.partition,
                 ..Default::default()
             };
+            if is_doubtful(log, &doubtful, (topic.topic.as_str(), part.partition)) {
+                answer.error_code = errors::NOT_LEADER_OR_FOLLOWER;
+                partitions.push(answer);
+                continue;
+            }
             match log.offset_for_leader_epoch(name, part.partition, current, epoch) {
                 Ok((epoch, end)) => (answer.leader_epoch, answer.end_offset) = (epoch, end),
                 Err(error) => answer.error_code = error.code(),

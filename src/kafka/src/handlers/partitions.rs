@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use log::Topic;
+use secure::acl::{Operation, ResourceType};
 
+use crate::authorize::Access;
 use crate::codec::Nullable;
 use crate::codec::messages::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition,
@@ -17,13 +19,18 @@ use crate::limits::MAX_PARTITIONS_DESCRIBED;
 /// Describes topics from the cursor on, as many partitions as fit the limit.
 pub(crate) fn describe(
     shared: &Arc<Shared>,
+    access: &Access,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let cursor = request.cursor.0.unwrap_or_default();
     let log = &shared.backend.log;
     // Kafka's rule: no topics named means all, and the cursor leaves out what lies before it.
     let named: BTreeSet<String> = if request.topics.is_empty() {
-        log.topics().iter().map(|topic| topic.name.clone()).collect()
+        // Before pages are made of them: a cursor names a topic too.
+        let need = (Operation::Describe, ResourceType::Topic);
+        let all = log.topics();
+        let names = all.iter().map(|topic| topic.name.clone());
+        names.filter(|name| access.might(need, name)).collect()
     } else {
         request.topics.into_iter().map(|topic| topic.name).collect()
     };

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use log::batch::BatchHeader;
 use log::transactions::TxnVersion;
 use log::{Acks, LogError, TopicRef};
+use tokio::time::Instant;
 
 use crate::codec::messages::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse,
@@ -107,6 +108,7 @@ async fn append(
     (acks, timeout_ms): (i16, i32),
     (id, version): (Option<&str>, i16),
 ) -> PartitionProduceResponse {
+    let began = Instant::now();
     let records = part.records.0.into_iter().next().unwrap_or_default();
     let (bytes, messages) = (records.len(), records_in(&records));
     let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
@@ -133,7 +135,7 @@ async fn append(
         return PartitionProduceResponse { index: part.index, ..place };
     }
     let traffic = match &result {
-        Ok(_) => Traffic::Produced { bytes, messages },
+        Ok(_) => Traffic::Produced { bytes, messages, took: began.elapsed() },
         Err(_) => Traffic::ProduceFailed,
     };
     shared.traffic(topic, traffic);

@@ -26,11 +26,11 @@ pub(crate) async fn create(
     }
     let repeated: BTreeSet<String> =
         counts.into_iter().filter(|(_, n)| *n > 1).map(|(name, _)| name.to_owned()).collect();
-    let mut topics: Vec<CreatableTopicResult> = Vec::new();
+    let (mut topics, mut told) = (Vec::new(), BTreeSet::new());
     for topic in request.topics {
         if !repeated.contains(&topic.name) {
             topics.push(create_one(shared, topic, mode(request.validate_only)).await);
-        } else if !topics.iter().any(|t| t.name == topic.name) {
+        } else if told.insert(topic.name.clone()) {
             topics.push(CreatableTopicResult {
                 name: topic.name,
                 error_code: errors::INVALID_REQUEST,

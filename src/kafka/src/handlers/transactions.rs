@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use log::limits::MAX_TXN_PARTITIONS;
 use log::transactions::{Outcome, ProducerEpoch, TxnState, TxnVersion};
 use log::{LogError, TopicRef, TxnDescription};
 
@@ -127,6 +128,11 @@ async fn add_to_one(
     let log = &shared.backend.log;
     let AddPartitionsToTxnTransaction { transactional_id: id, producer_id, .. } = transaction;
     let producer = ProducerEpoch { producer_id, epoch: transaction.producer_epoch };
+    let count: usize = transaction.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if count > MAX_TXN_PARTITIONS {
+        let topic_results = results(transaction.topics, std::iter::repeat(errors::INVALID_REQUEST));
+        return AddPartitionsToTxnResult { transactional_id: id, topic_results };
+    }
     let parts = named(&transaction.topics);
     let exists = |(topic, partition): &(String, i32)| {
         log.topic(topic).is_some_and(|topic| topic.group_of(*partition).is_some())

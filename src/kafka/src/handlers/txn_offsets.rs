@@ -43,7 +43,8 @@ async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: 
         member: request.member_id.clone(),
         instance: request.group_instance_id.clone().filter(|name| !name.is_empty()),
     };
-    if let Err(error) = shared.backend.consumer_groups.check_transactional_commit(&check) {
+    let groups = &shared.backend.consumer_groups;
+    if let Err(error) = groups.check_transactional_commit(&check) {
         return vec![errors::group_code(error)];
     }
     let offsets = request.topics.iter().flat_map(|topic| {
@@ -61,7 +62,15 @@ async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: 
         ProducerEpoch { producer_id: request.producer_id, epoch: request.producer_epoch };
     let speaks = if version >= 5 { TxnVersion::V2 } else { TxnVersion::V1 };
     let log = &shared.backend.log;
-    match log.commit_offsets_in_transaction(id, producer, group, &offsets, speaks).await {
+    let transaction = match log.transaction_of_group(id, producer, group, speaks).await {
+        Ok(transaction) => transaction,
+        Err(error) => return vec![code(&error, version)],
+    };
+    // That took its time, in which the group may have given the member's partitions to another.
+    if let Err(error) = groups.check_transactional_commit(&check) {
+        return vec![errors::group_code(error)];
+    }
+    match log.commit_offsets_in_transaction(&transaction, &offsets).await {
         Ok(each) => each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect(),
         Err(error) => vec![code(&error, version)],
     }

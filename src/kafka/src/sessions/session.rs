@@ -129,7 +129,8 @@ pub(crate) struct Session {
     queue: VecDeque<u32>,
     /// What the latest look at everything saw: changes of the log, isolation level.
     looked_at: Option<(u64, i8)>,
-    bytes: usize,
+    /// Bytes of the names of its topics, for each partition anew.
+    name_bytes: usize,
 }
 
 impl Session {
@@ -145,7 +146,7 @@ impl Session {
             slots: HashMap::new(),
             queue: VecDeque::new(),
             looked_at: None,
-            bytes: 0,
+            name_bytes: 0,
         }
     }
 
@@ -159,9 +160,9 @@ impl Session {
         self.slots.len()
     }
 
-    /// Bytes of memory, roughly.
+    /// Bytes of memory, roughly. Slots of partitions that were forgotten count: they stay.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.places.len() * FETCH_PLACE_BYTES + self.name_bytes
     }
 
     /// Takes over what a request wants and what it forgets.
@@ -213,7 +214,7 @@ impl Session {
         };
         if let Some(free) = index(slot).and_then(|slot| self.places.get_mut(slot)) {
             *free = Some(place);
-            self.bytes += FETCH_PLACE_BYTES + topic.bytes();
+            self.name_bytes += topic.bytes();
             self.slots.insert(key, slot);
             self.enqueue(slot);
         }
@@ -223,7 +224,7 @@ impl Session {
         let Some(slot) = self.slots.remove(&(topic.clone(), partition)) else { return };
         let place = index(slot).and_then(|slot| self.places.get_mut(slot)).and_then(Option::take);
         let Some(place) = place else { return };
-        self.bytes = self.bytes.saturating_sub(FETCH_PLACE_BYTES + topic.bytes());
+        self.name_bytes = self.name_bytes.saturating_sub(topic.bytes());
         // One that stands in the queue is free once the queue has passed it.
         if !place.queued {
             self.free.push(slot);

@@ -6,6 +6,7 @@ use base::Clock;
 use super::*;
 use crate::codec::Records;
 use crate::codec::messages::{FetchForgottenTopic, FetchPartition, FetchTopic, PartitionData};
+use crate::limits::FETCH_PLACE_BYTES;
 
 #[derive(Default)]
 struct Hand(AtomicU64);
@@ -227,4 +228,22 @@ fn a_forgotten_slot_is_used_again_once() {
     slots.sort_unstable();
     slots.dedup();
     assert_eq!(slots.len(), 4, "every partition has a slot of its own");
+}
+
+#[test]
+fn what_a_session_once_had_counts_until_it_is_used_again() {
+    let mut session = Session::new(false);
+    let forget = FetchForgottenTopic {
+        topic: "t".into(),
+        partitions: (1..1000).collect(),
+        ..Default::default()
+    };
+    session.update(&request(0, 0, 0..1000).topics, &[forget]);
+    assert_eq!(session.len(), 1);
+    let bytes = session.bytes();
+    assert!(bytes >= 1000 * FETCH_PLACE_BYTES, "{bytes}");
+    // The queue passes the slots, which sets them free.
+    session.looked(&[]);
+    session.update(&request(0, 1, 1000..1999).topics, &[]);
+    assert_eq!((session.len(), session.bytes()), (1000, 1000 * FETCH_PLACE_BYTES + 1000));
 }

@@ -23,6 +23,7 @@ pub(crate) struct View<'a> {
 
 /// What could be compacted.
 struct Dirty {
+    from: i64,
     upto: i64,
     end: i64,
     bytes: u64,
@@ -34,9 +35,9 @@ pub(crate) fn decide(view: &View<'_>) -> Option<PlanSpec> {
     if !compaction.plans.is_empty() {
         return None;
     }
-    let spec = |upto, end| PlanSpec {
+    let spec = |upto, from, end| PlanSpec {
         upto,
-        from: compaction.clean_to,
+        from,
         end,
         now_ms: view.now_ms,
         delete_retention_ms: view.settings.delete_retention_ms,
@@ -46,25 +47,28 @@ pub(crate) fn decide(view: &View<'_>) -> Option<PlanSpec> {
     if let Some(dirty) = dirty(view)
         && (is_dirty_enough(view, &dirty) || is_late(view))
     {
-        return Some(spec(dirty.upto, dirty.end));
+        return Some(spec(dirty.upto, dirty.from, dirty.end));
     }
     let waited = view.now_ms.saturating_sub(compaction.planned_at_ms);
     let horizon_passed = compaction.next_horizon_ms <= view.now_ms
         && waited >= view.settings.delete_retention_ms
         && compaction.compacted_to > view.log_start;
     // Beyond Kafka: tombstones go also when nothing new comes.
-    horizon_passed.then(|| spec(compaction.compacted_to, compaction.clean_to))
+    let clean_to = compaction.clean_to;
+    horizon_passed.then(|| spec(compaction.compacted_to, clean_to, clean_to))
 }
 
 /// The whole closed segments that may be compacted, as far as one plan's memory goes.
 fn dirty(view: &View<'_>) -> Option<Dirty> {
     let Compaction { clean_to, compacted_to, .. } = *view.compaction;
-    let window_end = clean_to.saturating_add(i64::try_from(COMPACTION_WINDOW).unwrap_or(i64::MAX));
+    // What was deleted needs no compaction.
+    let from = clean_to.max(view.log_start);
+    let window_end = from.saturating_add(i64::try_from(COMPACTION_WINDOW).unwrap_or(i64::MAX));
     let mut found: Option<Dirty> = None;
     for pair in view.segments.windows(2) {
         let [segment, next] = pair else { break };
         let (ends, boundary) = (offset(segment.next_offset), offset(next.base_offset));
-        if ends <= clean_to {
+        if ends <= from {
             continue;
         }
         let too_young = view.settings.min_lag_ms > 0
@@ -73,14 +77,14 @@ fn dirty(view: &View<'_>) -> Option<Dirty> {
             break;
         }
         let bytes = found.as_ref().map_or(0, |d| d.bytes) + segment.len;
-        found = Some(Dirty { upto: boundary, end: boundary.min(window_end), bytes });
+        found = Some(Dirty { from, upto: boundary, end: boundary.min(window_end), bytes });
         // Of segments that a plan made, only the end of the last is the same on all nodes.
         if boundary >= window_end.max(compacted_to) {
             break;
         }
     }
     found.filter(|dirty| {
-        dirty.upto > view.log_start && dirty.upto >= compacted_to && dirty.end > clean_to
+        dirty.upto > view.log_start && dirty.upto >= compacted_to && dirty.end > from
     })
 }
 
@@ -221,5 +225,35 @@ mod tests {
             compaction.plans.clear();
         }
         assert_eq!(ends, [(2, 1), (2, 2), (3, 3)]);
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_compacted() {
+        let far = COMPACTION_WINDOW * 300;
+        let mut all = segments(3);
+        for segment in &mut all {
+            segment.base_offset += far;
+            segment.next_offset += far;
+        }
+        let mut compaction = Compaction::default();
+        let log_start = offset(far) + 3;
+        let view = View {
+            segments: &all,
+            compaction: &compaction,
+            settings: &SETTINGS,
+            segment_bytes: 1000,
+            log_start,
+            stable: i64::MAX,
+            now_ms: 1000,
+            oldest_dirty_ms: None,
+        };
+        let spec = decide(&view).unwrap();
+        let end = offset(far) + 20;
+        assert_eq!((spec.from, spec.end, spec.upto), (log_start, end, end));
+        let begins = |at| all.iter().any(|s| offset(s.base_offset) == at);
+        // Records from before it that are still there would not be looked at.
+        assert!(!compaction.accept(spec.clone(), (log_start - 1, i64::MAX), begins));
+        assert!(compaction.accept(spec, (log_start + 1, i64::MAX), begins));
+        assert_eq!(compaction.clean_to, end);
     }
 }

@@ -108,7 +108,10 @@ impl Compaction {
         (log_start, log_end): (i64, i64),
         is_boundary: impl Fn(i64) -> bool,
     ) -> bool {
-        let follows = spec.from == self.clean_to
+        // What was deleted meanwhile needs no plan.
+        let from =
+            spec.from == self.clean_to || spec.from > self.clean_to && spec.from <= log_start;
+        let follows = from
             && (spec.from..=spec.upto).contains(&spec.end)
             && spec.upto > log_start
             && (spec.upto == self.compacted_to && self.generation > 0

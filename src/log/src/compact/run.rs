@@ -42,7 +42,8 @@ pub(crate) fn run_next(part: &Partition, pace: &mut dyn Pace) -> io::Result<Ran>
     if part.stream.is_closed() {
         return Ok(Ran::Stopped);
     }
-    part.stream.trim_before(offset(plan.log_start));
+    part.stream.trim_aside(offset(plan.log_start));
+    part.state.lock().dirty = true;
     part.stream.sync()?;
     let upto = offset(plan.spec.upto);
     let inputs: Vec<_> =

@@ -501,7 +501,7 @@ fn keyed(key: &str, value: Option<&str>, time_ms: i64) -> Bytes {
 fn history() -> Vec<Bytes> {
     let key = PartKey { topic: uuid::Uuid::from_u128(9), partition: 0 };
     let settings = ReplicaSettings { segment_bytes: 1500, segment_ms: 1 << 40 };
-    let mut all = vec![command::control(&Control::CreateReplica { key, settings })];
+    let mut all = vec![command::control(&Control::CreateReplica { key, settings }).unwrap()];
     // A throw-away node tells where segments begin.
     let disk = SimDisk::new(1);
     let mut life = Life::begin(&disk, &[]);
@@ -528,9 +528,11 @@ fn history() -> Vec<Bytes> {
                     producers_since_ms: 0,
                 };
                 (from, compacted) = (end, upto);
-                command::control(&Control::Compact { key, plan })
+                command::control(&Control::Compact { key, plan }).unwrap()
             }
-            17 if i > 200 => command::control(&Control::SetLogStart { key, offset: i / 3 }),
+            17 if i > 200 => {
+                command::control(&Control::SetLogStart { key, offset: i / 3 }).unwrap()
+            }
             _ => produce.freeze(),
         };
         all.push(next);

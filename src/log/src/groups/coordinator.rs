@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classic::Group as ClassicGroup;
+use super::classic::{Group as ClassicGroup, check_names};
 use super::consumer::{
     self, Beat, BeatReply, BeatSettings, ConsumerSave, Context, Group as ConsumerGroup, JOINS,
     Refusal, TopicView,
@@ -128,6 +128,7 @@ impl Coordinator {
         if join.group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
+        check_names(join)?;
         if !timeouts.contains(&join.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
         }

@@ -29,6 +29,22 @@ pub enum GroupRow {
     V1(GroupRowV1),
 }
 
+impl GroupRow {
+    /// How large it will be in a command without its group's id, in bytes; not less.
+    pub fn size_at_most(&self) -> usize {
+        const FIXED: usize = 100;
+        let Self::V1(row) = self;
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let member = |m: &MemberRow| {
+            let names =
+                m.id.len() + optional(&m.instance) + m.client_id.len() + m.client_host.len();
+            FIXED + names + m.metadata.len() + m.assignment.len()
+        };
+        let names = optional(&row.protocol_type) + optional(&row.protocol) + optional(&row.leader);
+        FIXED + names + row.members.iter().map(member).sum::<usize>()
+    }
+}
+
 /// First form of a stored group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRowV1 {
@@ -161,5 +177,41 @@ pub(super) fn scan(
             Some((key, _)) => after = Some(key),
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(row: GroupRowV1) {
+        let row = GroupRow::V1(row);
+        let most = row.size_at_most();
+        let alone = codec::encode(&GroupCommand::Save(Vec::new())).len();
+        let saved = codec::encode(&GroupCommand::Save(vec![(String::new(), Some(row))])).len();
+        assert!(saved - alone <= most, "{saved} {alone} {most}");
+    }
+
+    #[test]
+    fn a_row_is_not_larger_than_it_says() {
+        check(GroupRowV1::default());
+        let text = |bytes: usize| "t".repeat(bytes);
+        let member = |number: usize| MemberRow {
+            id: text(number),
+            instance: number.is_multiple_of(2).then(|| text(50)),
+            client_id: text(30),
+            client_host: text(20),
+            session_timeout_ms: i64::MAX,
+            rebalance_timeout_ms: i64::MAX,
+            metadata: text(400).into(),
+            assignment: text(300).into(),
+        };
+        check(GroupRowV1 {
+            generation: i32::MAX,
+            protocol_type: Some(text(70)),
+            protocol: Some(text(80)),
+            leader: Some(text(90)),
+            members: (0..100).map(member).collect(),
+        });
     }
 }

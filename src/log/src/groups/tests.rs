@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::*;
+use crate::limits::{MAX_GROUP_NAME, MAX_GROUP_WEIGHT, MAX_MEMBER_NAME};
 
 const DELAY: i64 = 100;
 
@@ -261,6 +262,26 @@ fn silence_ends_a_session() {
 }
 
 #[test]
+fn a_sync_that_fails_begins_the_session_anew() {
+    let mut world = World::new();
+    world.join(member(""));
+    world.join(member(""));
+    world.pass(DELAY);
+    let two = world.sync("m2", 1, &[]);
+    // Longer than a session: who waits does not expire.
+    for _ in 0..4 {
+        world.pass(5_000);
+        assert_eq!(world.beat("m1", 1), Ok(()));
+    }
+    world.join(member(""));
+    assert_eq!(world.syncs[&two], Err(GroupError::RebalanceInProgress));
+    world.pass(9_000);
+    assert_eq!(world.beat("m2", 1), Err(GroupError::RebalanceInProgress));
+    world.pass(10_001);
+    assert_eq!(world.beat("m2", 1), Err(GroupError::UnknownMemberId));
+}
+
+#[test]
 fn the_last_member_leaves_an_empty_group_behind() {
     let mut world = World::two_members();
     assert_eq!(world.leave("m1", None), None);
@@ -311,6 +332,52 @@ fn a_dynamic_member_joins_with_the_id_given_to_it() {
     assert_eq!(world.joins[&second].member, reply.member);
     let stranger = world.join(member("nobody"));
     assert_eq!(world.joins[&stranger].error, Some(GroupError::UnknownMemberId));
+}
+
+#[test]
+fn an_id_that_was_given_out_has_its_place() {
+    let mut world = World::new();
+    let config = GroupConfig { initial_delay_ms: DELAY, max_members: 1, ..Default::default() };
+    world.coordinator = Coordinator::new(config, StoredGroups::default(), world.now_ms);
+    let dynamic = |id: &str| Join { require_known_id: true, ..member(id) };
+    let first = world.join(dynamic(""));
+    assert_eq!(world.joins[&first].error, Some(GroupError::MemberIdRequired));
+    let other = world.join(dynamic(""));
+    assert_eq!(world.joins[&other].error, Some(GroupError::GroupMaxSizeReached));
+    let second = world.join(dynamic("m1"));
+    world.pass(DELAY);
+    assert_eq!((world.joins[&second].error, world.joins[&second].generation), (None, 1));
+    let other = world.join(dynamic(""));
+    assert_eq!(world.joins[&other].error, Some(GroupError::GroupMaxSizeReached));
+}
+
+#[test]
+fn a_group_stays_small_enough_to_be_saved() {
+    let says = |id: &str, bytes: usize| {
+        let protocols = vec![("range".to_owned(), Bytes::from(vec![0; bytes]))];
+        Join { protocols, ..member(id) }
+    };
+    let full = Some(GroupError::GroupMaxSizeReached);
+    let half = MAX_GROUP_WEIGHT / 2;
+    let mut world = World::new();
+    let one = world.join(says("", half));
+    let two = world.join(says("", half));
+    assert_eq!(world.joins[&two].error, full, "names count, too");
+    let three = world.join(says("", half - 1000));
+    world.pass(DELAY);
+    assert_eq!((world.joins[&one].generation, world.joins[&three].generation), (1, 1));
+    let most = "a".repeat(half);
+    let sync = world.sync("m1", 1, &[("m1", most.as_str()), ("m3", "a")]);
+    assert_eq!(world.syncs[&sync], Err(GroupError::InvalidRequest));
+    assert_eq!(world.state(), GroupState::CompletingRebalance);
+    let sync = world.sync("m1", 1, &[("m1", most.as_str())]);
+    assert_eq!(world.assignment(sync).len(), half);
+    let value = usize::try_from(base::limits::MAX_VALUE_BYTES).unwrap();
+    assert!(world.rows["g"].size_at_most() < value);
+    let grown = world.join(says("m3", half));
+    assert_eq!((world.joins[&grown].error, world.state()), (full, GroupState::Stable));
+    world.join(says("m3", 10));
+    assert_eq!(world.state(), GroupState::PreparingRebalance, "what is smaller is taken");
 }
 
 #[test]
@@ -374,6 +441,9 @@ fn bad_joins_are_refused() {
     let mut world = World::two_members();
     let cases = [
         (Join { group: String::new(), ..member("") }, GroupError::InvalidGroupId),
+        (Join { group: "g".repeat(MAX_GROUP_NAME + 1), ..member("") }, GroupError::InvalidGroupId),
+        (static_member("", &"i".repeat(MAX_MEMBER_NAME + 1)), GroupError::InvalidRequest),
+        (Join { client_id: "c".repeat(5000), ..member("") }, GroupError::InvalidRequest),
         (Join { session_timeout_ms: 5, ..member("") }, GroupError::InvalidSessionTimeout),
         (Join { protocols: vec![], ..member("") }, GroupError::InconsistentGroupProtocol),
         (

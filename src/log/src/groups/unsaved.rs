@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::coordinator::Write;
-use super::row::GroupCommand;
+use super::row::{GroupCommand, GroupRow};
 use super::types::GroupError;
 use crate::limits::GROUPS_PER_COMMAND_BYTES;
 
@@ -19,14 +19,25 @@ pub(super) struct Unsaved {
     pub(super) done: Option<oneshot::Sender<Result<(), GroupError>>>,
 }
 
+impl Unsaved {
+    fn size_at_most(&self) -> usize {
+        match &self.write {
+            Write::Consumer(save) => save.size_at_most(),
+            Write::Classic(row) => {
+                let row = row.as_ref().map_or(0, GroupRow::size_at_most);
+                // Beside them the length of the name and what tells a row from none.
+                self.group.len() + row + 16
+            }
+        }
+    }
+}
+
 /// How many of the first are of one kind and fit one command together.
 pub(super) fn batch(waiting: &[Unsaved]) -> usize {
     let mut bytes = 0;
     let first = waiting.first().map(|save| std::mem::discriminant(&save.write));
     let fits = |save: &&Unsaved| {
-        if let Write::Consumer(save) = &save.write {
-            bytes += save.size_at_most();
-        }
+        bytes += save.size_at_most();
         Some(std::mem::discriminant(&save.write)) == first && bytes <= GROUPS_PER_COMMAND_BYTES
     };
     let count = waiting.iter().take(SAVE_BATCH).take_while(fits).count();
@@ -57,10 +68,17 @@ pub(super) fn command(batch: &[Unsaved]) -> GroupCommand {
 #[cfg(test)]
 mod tests {
     use super::super::consumer::{ConsumerGroupRow, ConsumerGroupRowV1, ConsumerSave};
+    use super::super::row::GroupRowV1;
     use super::*;
 
     fn classic() -> Write {
         Write::Classic(None)
+    }
+
+    fn described(metadata_bytes: usize) -> Write {
+        let protocol = Some("x".repeat(metadata_bytes));
+        let row = GroupRowV1 { protocol_type: protocol, ..GroupRowV1::default() };
+        Write::Classic(Some(GroupRow::V1(row)))
     }
 
     fn consumer(name_bytes: usize) -> Write {
@@ -93,5 +111,6 @@ mod tests {
         let half = GROUPS_PER_COMMAND_BYTES / 2;
         check(vec![consumer(half), consumer(10), consumer(half)], 2);
         check(vec![consumer(2 * half + 1), consumer(10)], 1);
+        check(vec![described(half), described(10), described(half)], 2);
     }
 }

@@ -234,7 +234,8 @@ impl LogService {
     /// Changes what `m0` keeps. Its leader is nothing that clients know: where it has none, their
     /// requests time out, as those of a Kafka broker without a controller.
     pub(super) async fn meta(&self, command: &MetaCommand) -> Result<MetaReply, LogError> {
-        let applied = self.0.groups.m0.propose(tags::LOG, codec::encode(command).into()).await;
+        let command = codec::try_encode(command)?;
+        let applied = self.0.groups.m0.propose(tags::LOG, command.into()).await;
         let applied = applied.map_err(|error| match error.into() {
             LogError::NotLeader { .. } => LogError::Timeout,
             other => other,

@@ -48,12 +48,15 @@ impl LogService {
             let too_early = walked.min_timestamp_ms >= 0 && walked.min_timestamp_ms < early;
             if walked.max_timestamp_ms > late || too_early {
                 let batch = batch.clone();
+                // The semaphore is never closed, here and below.
+                let _turn = self.0.batch_checks.acquire().await;
                 blocking(move || refuse::untimely(&batch, early, late)).await?;
                 return Err(LogError::InvalidTimestamp);
             }
         }
         if walked.has_null_key && settings.compaction.is_some() {
             let (batch, name) = (batch.clone(), topic.name.clone());
+            let _turn = self.0.batch_checks.acquire().await;
             blocking(move || refuse::keyless(&name, partition, &batch)).await?;
         }
         let other = walked.max_timestamp_ms != header.max_timestamp_ms;
@@ -66,7 +69,6 @@ impl LogService {
     async fn walk(&self, batch: &Bytes, header: BatchHeader) -> Result<Walked, LogError> {
         let result = match walk(batch, &header, INLINE_CHECK_BYTES) {
             Err(WalkError::TooLarge) => {
-                // The semaphore is never closed.
                 let _turn = self.0.batch_checks.acquire().await;
                 let batch = batch.clone();
                 let check = move || walk(&batch, &header, MAX_DECOMPRESSED_BYTES);

@@ -1,6 +1,7 @@
 //! Reading: fetch, offsets, epochs.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::GroupId;
@@ -12,7 +13,7 @@ use crate::batch::{BatchHeader, frame_info};
 use crate::error::LogError;
 use crate::limits::MAX_READ_BYTES;
 use crate::partition::{Partition, epoch_of};
-use crate::records::records;
+use crate::records::scan;
 use crate::types::{FetchSpec, Fetched, Isolation, ListedOffset, OffsetQuery, TopicRef};
 
 impl LogService {
@@ -184,6 +185,11 @@ async fn read_committed(
     let last = records.last().and_then(|batch| BatchHeader::parse(batch).ok());
     let aborted = last.map_or_else(Vec::new, |last| part.aborted(offset, last.next_offset()));
     let (log_start_offset, last_stable_offset, high_watermark) = part.stable_bounds();
+    if log_start_offset > offset {
+        // What was deleted since the read is no longer in the list of aborted transactions.
+        let (start, end) = (log_start_offset, high_watermark);
+        return Err(LogError::OffsetOutOfRange { offset, start, end });
+    }
     Ok(Fetched {
         high_watermark,
         last_stable_offset,
@@ -285,11 +291,13 @@ fn find_in_batch(batch: &Bytes, log_start: i64, ts: i64) -> Option<(i64, i64)> {
     if let Some(marker) = BatchHeader::parse(batch).ok().filter(BatchHeader::is_control) {
         return Some((marker.base_offset, marker.max_timestamp_ms));
     }
-    match records(batch) {
-        Ok(records) => {
-            let hit = records.iter().find(|r| r.timestamp_ms >= ts && r.offset >= log_start)?;
-            Some((hit.offset, hit.timestamp_ms))
-        }
+    let found =
+        scan(batch, |record| match record.timestamp_ms >= ts && record.offset >= log_start {
+            true => ControlFlow::Break((record.offset, record.timestamp_ms)),
+            false => ControlFlow::Continue(()),
+        });
+    match found {
+        Ok(hit) => hit,
         Err(_) => {
             let header = BatchHeader::parse(batch).ok()?;
             Some((header.base_offset.max(log_start), header.max_timestamp_ms))

@@ -40,7 +40,8 @@ impl GroupStore for LogService {
     async fn save(&self, shard: usize, term: u64, command: GroupCommand) -> Result<(), SaveFailed> {
         let missing = || SaveFailed(format!("no data group {shard}"));
         let group = self.0.groups.data.get(shard).ok_or_else(missing)?;
-        let sent = group.propose_here(tags::LOG, command::groups(&command), Some(term)).await;
+        let command = command::groups(&command).map_err(|e| SaveFailed(e.to_string()))?;
+        let sent = group.propose_here(tags::LOG, command, Some(term)).await;
         sent.map(|_| ()).map_err(|e| SaveFailed(e.to_string()))
     }
 
@@ -104,7 +105,8 @@ impl GroupStore for LogService {
         for offsets in offsets.chunks(MAX_OFFSETS_PER_COMMIT) {
             let (group, offsets) = (group.clone(), offsets.to_vec());
             let command = Control::ExpireOffsets { group, empty_since_ms, offsets };
-            let sent = home.propose_here(tags::LOG, command::control(&command), Some(term)).await;
+            let command = command::control(&command).map_err(|e| SaveFailed(e.to_string()))?;
+            let sent = home.propose_here(tags::LOG, command, Some(term)).await;
             sent.map_err(|e| SaveFailed(e.to_string()))?;
         }
         Ok(())

@@ -34,7 +34,6 @@ use bytes::Bytes;
 use consensus::{GroupRef, Groups, Leadership, PeersRef, RowsReader, tags};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
@@ -49,6 +48,7 @@ use crate::types::{PartKey, PartitionStatus, Topic, TopicRef};
 pub use admin::{ConfigChange, check_name};
 pub use produce::Acks;
 pub use transactions::TxnDescription;
+pub use txn_offsets::GroupTransaction;
 pub(crate) use txn_produce::Gates;
 
 /// Proposals of one request or pass that are under way at once.
@@ -96,7 +96,6 @@ struct Inner {
     readers: Vec<RowsReader>,
     options: LogOptions,
     /// Producer ids taken from `m0` and not given out: next, end.
-    producer_ids: Mutex<(i64, i64)>,
     /// Turns for looking through large batches.
     batch_checks: Semaphore,
     /// Counts changes of what may be read here.
@@ -117,21 +116,11 @@ impl LogService {
         options: LogOptions,
     ) -> Self {
         assert_eq!(groups.data.len(), readers.len(), "one reader for each data group");
-        let producer_ids = Mutex::new((0, 0));
         let batch_checks = Semaphore::new(MAX_BATCH_CHECKS);
         let compressions = Semaphore::new(COMPRESSIONS_AT_ONCE);
         let changes = watch::Sender::new(0);
-        let inner = Inner {
-            shared,
-            groups,
-            peers,
-            readers,
-            options,
-            producer_ids,
-            batch_checks,
-            changes,
-            compressions,
-        };
+        let inner =
+            Inner { shared, groups, peers, readers, options, batch_checks, changes, compressions };
         let service = Self(Arc::new(inner));
         let (reconcile, retain) = (service.clone(), service.clone());
         tasks.spawn("log-changes", service.clone().count_changes());
@@ -250,7 +239,7 @@ impl LogService {
 
     /// Proposes from anywhere.
     async fn control(&self, group: &GroupRef, command: &Control) -> Result<ControlReply, LogError> {
-        let applied = group.propose(tags::LOG, command::control(command)).await?;
+        let applied = group.propose(tags::LOG, command::control(command)?).await?;
         decode_reply(&applied.reply)
     }
 
@@ -269,7 +258,7 @@ impl LogService {
         group: &GroupRef,
         command: &Control,
     ) -> Result<ControlReply, LogError> {
-        let applied = group.propose_here(tags::LOG, command::control(command), None).await?;
+        let applied = group.propose_here(tags::LOG, command::control(command)?, None).await?;
         decode_reply(&applied.reply)
     }
 }

@@ -10,7 +10,6 @@ use crate::batch;
 use crate::command::{self, Control, ControlReply, MetaCommand, MetaReply, ProduceReply};
 use crate::configs::TimestampType;
 use crate::error::LogError;
-use crate::limits::PRODUCER_ID_BLOCK;
 use crate::partition::Partition;
 use crate::transactions::Claim;
 use crate::types::{Produced, Topic, TopicRef};
@@ -154,29 +153,16 @@ impl LogService {
 
     /// A producer id that no producer has; its epoch is 0.
     pub async fn init_producer_id(&self) -> Result<i64, LogError> {
-        if let Some(id) = self.take_producer_id() {
-            return Ok(id);
-        }
-        let count = PRODUCER_ID_BLOCK;
-        match self.meta(&MetaCommand::AllocateProducerIds { count }).await? {
-            MetaReply::ProducerIds { first } => {
-                // Ids left of a block that another call got meanwhile are given up.
-                *self.0.producer_ids.lock() = (first + 1, first + i64::from(count));
-                Ok(first)
-            }
+        // One at a time, where Kafka's nodes take blocks: what partitions know of producers that they
+        // have forgotten is the highest id, which says something as long as later ids are higher.
+        match self.meta(&MetaCommand::AllocateProducerIds { count: 1 }).await? {
+            MetaReply::ProducerIds { first } => Ok(first),
             other => Err(LogError::Internal(format!("m0 answered {other:?}"))),
         }
     }
 
-    fn take_producer_id(&self) -> Option<i64> {
-        let mut ids = self.0.producer_ids.lock();
-        let id = (ids.0 < ids.1).then_some(ids.0)?;
-        ids.0 += 1;
-        Some(id)
-    }
-
     /// Deletes records below `offset`, −1 for all; returns the log's new start. Only on the
-    /// leader.
+    /// leader, and as in Kafka only where the topic's `cleanup.policy` deletes at all.
     pub async fn delete_records(
         &self,
         topic: TopicRef<'_>,
@@ -185,6 +171,13 @@ impl LogService {
     ) -> Result<i64, LogError> {
         let topic = self.resolve(topic)?;
         let (group, part, _) = self.led(&topic, partition)?;
+        if !topic.settings.deletes {
+            return Err(LogError::PolicyViolation(format!(
+                "Records of partition {}-{partition} can not be deleted due to the configured \
+                 policy",
+                topic.name
+            )));
+        }
         // A leader that was deposed without knowing may not know of the newest records.
         group.read_barrier().await?;
         let (start, end) = part.bounds();

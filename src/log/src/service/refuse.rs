@@ -1,10 +1,12 @@
 //! Refusing single records of a batch, with Kafka's texts (`LogValidator`).
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::error::{LogError, RejectedRecord};
 use crate::limits::MAX_REJECTED_RECORDS;
-use crate::records::{Record, records};
+use crate::records::{RecordHead, scan};
 
 /// Records without a key that are on their way to a compacted topic; an error if there are any.
 pub(super) fn keyless(topic: &str, partition: i32, batch: &Bytes) -> Result<(), LogError> {
@@ -50,13 +52,18 @@ pub(super) fn untimely(batch: &Bytes, early: i64, late: i64) -> Result<(), LogEr
 
 fn rejected(
     batch: &Bytes,
-    why: impl Fn(&Record) -> Option<String>,
+    why: impl Fn(&RecordHead) -> Option<String>,
 ) -> Result<Vec<RejectedRecord>, LogError> {
-    let records = records(batch)?;
-    let numbered = (0i32..).zip(&records);
-    let found = numbered
-        .filter_map(|(index, record)| why(record).map(|message| RejectedRecord { index, message }));
-    Ok(found.take(MAX_REJECTED_RECORDS).collect())
+    let (mut found, mut index) = (Vec::new(), 0i32);
+    scan(batch, |record| {
+        found.extend(why(&record).map(|message| RejectedRecord { index, message }));
+        index += 1;
+        match found.len() < MAX_REJECTED_RECORDS {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
 //! Transactions as gateways ask for them. What is decided is decided in apply; see
 //! [`crate::transactions`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::codec;
 use consensus::{GroupRef, tags};
 
+use super::offsets::check_group;
 use super::{LogService, decode_reply, key_of};
 use crate::command;
 use crate::error::LogError;
 use crate::limits::{MAX_TXN_ID, MAX_TXN_TIMEOUT_MS};
 use crate::transactions::{
     self, IdCommand, Marker, Outcome, PREFIX, ProducerEpoch, Txn, TxnCommand, TxnReply, TxnRow,
-    TxnState, TxnVersion,
+    TxnState, TxnVersion, offsets as pending,
 };
 use crate::types::{PartKey, TopicRef};
 
@@ -78,12 +80,13 @@ impl LogService {
         parts: &[(String, i32)],
     ) -> Result<(), LogError> {
         check_id(id)?;
-        let mut keys = Vec::with_capacity(parts.len());
+        let mut keys = BTreeSet::new();
         for (topic, partition) in parts {
             let topic = self.resolve(TopicRef::Name(topic))?;
             topic.group_of(*partition).ok_or(LogError::UnknownTopicOrPartition)?;
-            keys.push(key_of(&topic, *partition)?);
+            keys.insert(key_of(&topic, *partition)?);
         }
+        let keys: Vec<PartKey> = keys.into_iter().collect();
         let number = self.number_meant(id, true)?;
         let command =
             |_| IdCommand::Add { producer, parts: keys.clone(), groups: Vec::new(), number };
@@ -103,7 +106,7 @@ impl LogService {
         let mut results = Vec::with_capacity(parts.len());
         for (topic, partition) in parts {
             let topic = self.resolve(TopicRef::Name(topic))?;
-            match self.verify(id, producer, &key_of(&topic, *partition)?).await {
+            match self.verify(id, producer, &key_of(&topic, *partition)?, 0).await {
                 Ok(_) => results.push(Ok(())),
                 Err(LogError::InvalidTxnState) => results.push(Err(LogError::TransactionAbortable)),
                 Err(error) => return Err(error),
@@ -120,6 +123,7 @@ impl LogService {
         group: &str,
     ) -> Result<(), LogError> {
         check_id(id)?;
+        check_group(group)?;
         let number = self.number_meant(id, true)?;
         let groups = || vec![group.to_owned()];
         let command = |_| IdCommand::Add { producer, parts: Vec::new(), groups: groups(), number };
@@ -218,7 +222,7 @@ impl LogService {
         command: &TxnCommand,
         here: bool,
     ) -> Result<TxnReply, LogError> {
-        let command = command::transactions(command);
+        let command = command::transactions(command)?;
         let applied = if here {
             group.propose_here(tags::LOG, command, None).await?
         } else {
@@ -228,15 +232,17 @@ impl LogService {
     }
 
     /// Whether a partition belongs to a producer's open transaction, as its coordinator has it;
-    /// from any node. An old positive answer does no harm: a transaction that ended meanwhile
-    /// has its marker in the partition, or will have.
+    /// from any node. `ended` is the newest transaction whose marker the partition has: what this
+    /// node knows of the coordinator's group may be older, and then tells of one that is over. An
+    /// old answer about another does no harm: its marker will come.
     pub(super) async fn verify(
         &self,
         id: &str,
         producer: ProducerEpoch,
         part: &PartKey,
+        ended: u64,
     ) -> Result<Confirmed, LogError> {
-        self.confirm_with(id, producer, |txn| txn.verify(producer, part)).await
+        self.confirm_with(id, producer, ended, |txn| txn.verify(producer, part)).await
     }
 
     /// As [`Self::verify`], for offsets of a group.
@@ -246,13 +252,18 @@ impl LogService {
         producer: ProducerEpoch,
         group: &str,
     ) -> Result<Confirmed, LogError> {
-        self.confirm_with(id, producer, |txn| txn.verify_group(producer, group)).await
+        let ended = match self.0.readers.get(self.coordinator_shard(group)) {
+            Some(reader) => pending::ended(reader, group, producer.producer_id)?,
+            None => 0,
+        };
+        self.confirm_with(id, producer, ended, |txn| txn.verify_group(producer, group)).await
     }
 
     async fn confirm_with(
         &self,
         id: &str,
         producer: ProducerEpoch,
+        ended: u64,
         check: impl Fn(&Txn) -> Result<u64, transactions::TxnError>,
     ) -> Result<Confirmed, LogError> {
         let home = self.coordinator(id)?;
@@ -260,6 +271,7 @@ impl LogService {
             |txn: &Txn, number| Confirmed { producer, number, epoch_since_ms: txn.epoch_since_ms };
         if let Some(txn) = self.view(home.id()).txns.get(id)
             && let Ok(number) = check(&txn)
+            && number > ended
         {
             return Ok(confirmed(&txn, number));
         }
@@ -382,7 +394,7 @@ impl LogService {
     }
 }
 
-fn check_id(id: &str) -> Result<(), LogError> {
+pub(super) fn check_id(id: &str) -> Result<(), LogError> {
     if id.is_empty() || id.len() > MAX_TXN_ID {
         return Err(LogError::InvalidRequest("the transactional id is not possible".to_owned()));
     }

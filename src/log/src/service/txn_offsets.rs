@@ -4,26 +4,32 @@ use std::collections::BTreeSet;
 
 use super::LogService;
 use super::offsets::check_group;
+use super::transactions::check_id;
 use crate::error::LogError;
 use crate::limits::MAX_OFFSETS_PER_COMMIT;
 use crate::transactions::{ProducerEpoch, TxnCommand, TxnReply, TxnVersion, offsets as pending};
 use crate::types::{OffsetToCommit, PartKey};
 
+/// A consumer group in a producer's transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupTransaction {
+    group: String,
+    producer: ProducerEpoch,
+    number: u64,
+}
+
 impl LogService {
-    /// Commits offsets that count once the producer's transaction commits; one result for each,
-    /// in order. Only on the group's coordinator.
-    pub async fn commit_offsets_in_transaction(
+    /// The transaction of a producer that a group belongs to, made sure of as the version does.
+    /// Only on the group's coordinator.
+    pub async fn transaction_of_group(
         &self,
         id: &str,
         producer: ProducerEpoch,
         group: &str,
-        offsets: &[OffsetToCommit],
         version: TxnVersion,
-    ) -> Result<Vec<Result<(), LogError>>, LogError> {
+    ) -> Result<GroupTransaction, LogError> {
+        check_id(id)?;
         check_group(group)?;
-        if offsets.len() > MAX_OFFSETS_PER_COMMIT {
-            return Err(LogError::InvalidRequest("too many offsets in one commit".to_owned()));
-        }
         let home = self.coordinator(group)?;
         if !home.leadership().ready_here {
             return Err(LogError::NotLeader { leader: None });
@@ -34,6 +40,22 @@ impl LogService {
                 self.join(id, || (Vec::new(), vec![group.to_owned()]), producer).await?
             }
         };
+        Ok(GroupTransaction { group: group.to_owned(), producer, number: confirmed.number })
+    }
+
+    /// Commits offsets that count once the transaction commits; one result for each, in order.
+    /// Whoever calls has checked, since it had the transaction, that the member may still commit:
+    /// its partitions may have gone to another one meanwhile.
+    pub async fn commit_offsets_in_transaction(
+        &self,
+        transaction: &GroupTransaction,
+        offsets: &[OffsetToCommit],
+    ) -> Result<Vec<Result<(), LogError>>, LogError> {
+        let GroupTransaction { group, producer, number } = transaction;
+        if offsets.len() > MAX_OFFSETS_PER_COMMIT {
+            return Err(LogError::InvalidRequest("too many offsets in one commit".to_owned()));
+        }
+        let home = self.coordinator(group)?;
         let mut results = Vec::with_capacity(offsets.len());
         let mut entries = Vec::new();
         for offset in offsets {
@@ -42,9 +64,9 @@ impl LogService {
             entries.extend(entry);
         }
         let command = TxnCommand::CommitOffsets {
-            group: group.to_owned(),
-            producer,
-            number: confirmed.number,
+            group: group.clone(),
+            producer: *producer,
+            number: *number,
             offsets: entries,
         };
         match self.propose_txn(home, &command, true).await? {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::produce::Where;
-use super::transactions::Confirmed;
+use super::transactions::{Confirmed, check_id};
 use super::{Acks, LogService, key_of};
 use crate::batch::BatchHeader;
 use crate::error::LogError;
@@ -71,6 +71,7 @@ impl LogService {
         id: &str,
         version: TxnVersion,
     ) -> Result<Produced, LogError> {
+        check_id(id)?;
         let topic = self.resolve(topic)?;
         let (_, part, leadership) = self.led(&topic, partition)?;
         let sent = self.produce_claimed(&topic, partition, &part, batch, acks, (id, version));
@@ -130,7 +131,10 @@ impl LogService {
             ProducerEpoch { producer_id: header.producer_id, epoch: header.producer_epoch };
         let key = key_of(topic, partition)?;
         let confirmed = match version {
-            TxnVersion::V1 => self.verify(id, producer, &key).await,
+            TxnVersion::V1 => {
+                let ended = part.state.lock().txns.ended(producer.producer_id);
+                self.verify(id, producer, &key, ended).await
+            }
             TxnVersion::V2 => self.join(id, || (vec![key], Vec::new()), producer).await,
         };
         let confirmed = confirmed.map_err(|error| match error {
@@ -168,11 +172,14 @@ impl LogService {
     }
 
     /// Whether a batch before this one is missing. A producer that the partition does not know
-    /// may begin anywhere, as its state may have expired; but not when its epoch is younger than
-    /// that: then an earlier batch was refused and comes again.
+    /// may begin anywhere, as its state may have expired or gone with a topic of that name; but not
+    /// when its epoch is younger than that and nobody with its id was forgotten: then an earlier
+    /// batch was refused and comes again.
     fn has_gap(&self, part: &Partition, header: &BatchHeader, confirmed: &Confirmed) -> bool {
         let age_ms = self.now_ms().saturating_sub(confirmed.epoch_since_ms);
-        let known = part.state.lock().producers.epoch_of(header.producer_id).is_some();
-        header.base_sequence != 0 && !known && age_ms < PRODUCER_EXPIRY_MS
+        let state = part.state.lock();
+        let known = state.producers.epoch_of(header.producer_id).is_some();
+        let forgotten = Some(header.producer_id) <= state.producers.forgotten();
+        header.base_sequence != 0 && !known && !forgotten && age_ms < PRODUCER_EXPIRY_MS
     }
 }

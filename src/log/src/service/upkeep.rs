@@ -50,9 +50,15 @@ impl LogService {
         }
         let held = self.held();
         self.0.groups.m0.read_barrier().await?;
-        let commands = self.compare(&held);
-        for error in self.control_all(commands).await.into_iter().filter_map(Result::err) {
-            warn!("a replica is not as it should be: {error}");
+        // Deletions first: a topic made anew inherits which producers the old one knew.
+        let (deletions, others): (Vec<_>, Vec<_>) = self
+            .compare(&held)
+            .into_iter()
+            .partition(|(_, command)| matches!(command, Control::DeleteReplica { .. }));
+        for commands in [deletions, others] {
+            for error in self.control_all(commands).await.into_iter().filter_map(Result::err) {
+                warn!("a replica is not as it should be: {error}");
+            }
         }
         Ok(())
     }

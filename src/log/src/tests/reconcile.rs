@@ -218,7 +218,7 @@ async fn replicas_become_those_that_topics_ask_for() {
         // In another group than its own.
         ((home(&topic, 2) + 1) % 6, Control::CreateReplica { key: third, settings }),
     ] {
-        c.data[number].apply(tags::LOG, control(&command));
+        c.data[number].apply(tags::LOG, control(&command).unwrap());
     }
     assert_eq!(held(&c.service).len(), 4);
     let (service, tasks) = service(&c.shared, &c.m0, &c.data, OFTEN);

@@ -226,15 +226,14 @@ async fn offsets_count_once_their_transaction_commits() {
             [(5, Outcome::Abort, None), (7, Outcome::Commit, Some(7)), (9, Outcome::Abort, Some(7))]
         {
             if version == V1 {
-                let early = [offset(1)];
-                let early =
-                    c.service.commit_offsets_in_transaction(ID, producer.me, "g", &early, V1).await;
+                let early = c.service.transaction_of_group(ID, producer.me, "g", V1).await;
                 assert_eq!(early, Err(LogError::InvalidTxnState));
                 c.service.add_offsets(ID, producer.me, "g").await.unwrap();
             }
             let offsets = [offset(number)];
-            let sent =
-                c.service.commit_offsets_in_transaction(ID, producer.me, "g", &offsets, version);
+            let transaction = c.service.transaction_of_group(ID, producer.me, "g", version).await;
+            let transaction = transaction.unwrap();
+            let sent = c.service.commit_offsets_in_transaction(&transaction, &offsets);
             assert_eq!(sent.await, Ok(vec![Ok(())]));
             let pending = c.service.pending_offsets("g").await.unwrap();
             assert_eq!(pending.into_iter().collect::<Vec<_>>(), [("t".to_owned(), 0)]);

@@ -120,6 +120,9 @@ fn init(
     fresh_id: Option<i64>,
     now_ms: i64,
 ) -> Decision {
+    if expected.is_some_and(|producer| txn.is_next(producer)) {
+        return refuse(TxnError::ConcurrentTransactions);
+    }
     if expected.is_some_and(|producer| !txn.may_go_on(producer)) {
         return refuse(TxnError::ProducerFenced);
     }
@@ -167,6 +170,10 @@ fn add(
     groups: &[String],
     now_ms: i64,
 ) -> Decision {
+    // Who was given the next producer id has it once the last transaction of this one is over.
+    if txn.is_next(producer) {
+        return refuse(TxnError::ConcurrentTransactions);
+    }
     if let Err(error) = txn.check(producer) {
         return refuse(error);
     }
@@ -291,6 +298,11 @@ impl Txn {
 
     fn is_exhausted(&self) -> bool {
         self.epoch >= LAST_EPOCH
+    }
+
+    /// Whether a producer has the id that follows this one's, while the last transaction ends.
+    fn is_next(&self, producer: ProducerEpoch) -> bool {
+        self.next_id != NONE && (producer.producer_id, producer.epoch) == (self.next_id, 0)
     }
 
     /// Whether a producer that says who it is may go on under this id; its epoch is looked at

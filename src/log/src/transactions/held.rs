@@ -92,8 +92,13 @@ impl PartTxns {
 
     /// Whether the marker has been applied before.
     pub(crate) fn has_ended(&self, marker: &Marker) -> bool {
-        let ended = self.held.get(&marker.producer_id).map_or(0, |held| held.ended);
+        let ended = self.ended(marker.producer_id);
         marker.txn.is_some_and(|txn| txn <= ended)
+    }
+
+    /// Number of a producer's newest transaction that was ended here; 0 before the first.
+    pub(crate) fn ended(&self, producer_id: i64) -> u64 {
+        self.held.get(&producer_id).map_or(0, |held| held.ended)
     }
 
     /// Newest coordinator that wrote a marker for a producer; −1 when there was none.

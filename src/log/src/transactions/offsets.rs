@@ -5,13 +5,14 @@
 //! before it. A marker turns pending offsets into committed ones, or drops them.
 
 use base::codec;
-use consensus::{ApplyAt, Fatal, Rows};
+use consensus::{ApplyAt, Fatal, Rows, RowsReader};
 use serde::{Deserialize, Serialize};
 
 use super::command::{ProducerEpoch, TxnError};
 use super::marker::{Marker, Outcome};
 use crate::command::OffsetEntry;
 use crate::data::keys;
+use crate::error::LogError;
 use crate::offsets::OffsetRow;
 
 /// What a group knows of a producer's transactions.
@@ -33,6 +34,13 @@ pub(crate) fn prefix(kind: u8, group: &str) -> Vec<u8> {
 
 fn head_key(group: &str, producer_id: i64) -> Vec<u8> {
     [prefix(b'x', group), producer_id.to_be_bytes().to_vec()].concat()
+}
+
+/// Number of a producer's newest transaction that was ended in a group; 0 before the first.
+pub(crate) fn ended(rows: &RowsReader, group: &str, producer_id: i64) -> Result<u64, LogError> {
+    let row = rows.get(&head_key(group, producer_id))?;
+    let head = row.map(|value| codec::decode::<GroupTxnRow>(&value)).transpose()?;
+    Ok(head.map_or(0, |head| head.ended))
 }
 
 fn pending_prefix(group: &str, producer_id: i64) -> Vec<u8> {

@@ -185,6 +185,8 @@ fn epochs_are_used_up_and_a_new_producer_id_follows() {
     assert_eq!(next, of(101, 0));
     assert_eq!((id.txn().producer_id, id.txn().epoch), (100, i16::MAX), "for the markers");
     assert_eq!(id.end(p, true, V2), Err(TxnError::ConcurrentTransactions));
+    assert_eq!(id.add(next, 0), Err(TxnError::ConcurrentTransactions), "it is told of already");
+    assert_eq!(id.init(Some(next)), Err(TxnError::ConcurrentTransactions));
     id.complete();
     assert_eq!(id.end(p, true, V2), Ok(next));
     id.add(next, 0).unwrap();

@@ -9,6 +9,7 @@ use tantivy::query::{
     Query as TantivyQuery, TermSetQuery,
 };
 
+use super::excluded::ExcludedQuery;
 use super::{MatchKind, MatchOptions, MultiKind, Query, QueryKind, leaf, lucene, text};
 use crate::dates::DateMath;
 use crate::error::{EsError, Result};
@@ -235,7 +236,8 @@ impl Compiler<'_> {
             clauses.push((Occur::Must, Box::new(query)));
         }
         for query in must_not.iter() {
-            clauses.push((Occur::MustNot, self.query(query, depth + 1)?));
+            let query = ExcludedQuery(self.query(query, depth + 1)?);
+            clauses.push((Occur::MustNot, Box::new(query)));
         }
         for query in should.iter() {
             clauses.push((Occur::Should, self.query(query, depth + 1)?));

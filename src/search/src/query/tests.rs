@@ -119,6 +119,8 @@ fn combinations() {
         "2",
     );
     check(json!({"bool": {"must_not": {"exists": {"field": "n"}}}}), "4");
+    check(json!({"bool": {"must_not": {"match_all": {}}}}), "");
+    check(json!({"bool": {"must_not": {"match": {"nope": "x"}}}}), "1 2 3 4");
     check(json!({"bool": {"filter": [{"term": {"b": true}}]}}), "1");
     check(
         json!({"bool": {"should": [{"term": {"n": 1}}, {"term": {"n": 2}}],
@@ -224,4 +226,40 @@ fn scores_are_those_of_the_field_alone() {
         scores(json!({"constant_score": {"filter": {"term": {"k": "z"}}, "boost": 3}})),
         [3.0]
     );
+}
+
+/// Every other document has the phrase, or both words apart, or only one of them.
+#[test]
+fn excluded_documents_are_all_that_match_and_no_others() {
+    let texts = ["red fox", "fox red", "red", "a red fox", "nothing", "red and fox", "fox"];
+    let documents: Vec<_> = (0..200_usize)
+        .map(|n| (n.to_string(), json!({"t": texts[n * n % texts.len()], "n": n})))
+        .collect();
+    let documents: Vec<_> = documents.iter().map(|(id, doc)| (id.as_str(), doc.clone())).collect();
+    let mapping = json!({"properties": {"t": {"type": "text"}, "n": {"type": "integer"}}});
+    let world = World::new(mapping, 1, &documents);
+    let all = |query: Value| world.ids(json!({"query": query, "sort": ["_doc"], "size": 200}));
+    let excluded = [
+        json!([{"match_phrase": {"t": "red fox"}}]),
+        json!([{"match_phrase": {"t": "red fox"}}, {"range": {"n": {"gte": 50, "lt": 60}}}]),
+        json!([{"match_phrase": {"t": {"query": "fox red", "slop": 2}}}, {"term": {"n": 4}}]),
+        json!([{"bool": {"must": [{"match_phrase": {"t": "red fox"}}, {"match": {"t": "a"}}]}}]),
+        json!([{"bool": {"must_not": {"match_phrase": {"t": "red fox"}}}}]),
+        json!([{"match_phrase_prefix": {"t": "red f"}}]),
+    ];
+    for must_not in excluded {
+        let matching = all(json!({"bool": {"should": must_not}}));
+        let matching: Vec<_> = matching.split(' ').collect();
+        assert!((1..200).contains(&matching.len()), "{must_not}");
+        for (required, from) in
+            [(json!({"match_all": {}}), 0), (json!({"range": {"n": {"gte": 7}}}), 7)]
+        {
+            let expected: Vec<_> = (from..200)
+                .map(|n: i32| n.to_string())
+                .filter(|id| !matching.contains(&id.as_str()))
+                .collect();
+            let query = json!({"bool": {"must": required, "must_not": must_not}});
+            assert_eq!(all(query.clone()), expected.join(" "), "{query}");
+        }
+    }
 }

@@ -365,8 +365,11 @@ impl Client {
             member: String::new(),
             instance: None,
         };
-        let checked = life.groups.check_transactional_commit(&check);
-        checked.map_err(|_| LogError::NotLeader { leader: None })?;
+        let may = || {
+            let checked = life.groups.check_transactional_commit(&check);
+            checked.map_err(|_| LogError::NotLeader { leader: None })
+        };
+        may()?;
         let offsets = [OffsetToCommit {
             topic: TOPIC.to_owned(),
             partition: 0,
@@ -375,7 +378,10 @@ impl Client {
             metadata: String::new(),
         }];
         let (id, group, me) = (&self.id, &self.group, self.me);
-        let sent = life.log.commit_offsets_in_transaction(id, me, group, &offsets, self.version);
+        let transaction = life.log.transaction_of_group(id, me, group, self.version).await?;
+        // As the Kafka port does: joining takes its time.
+        may()?;
+        let sent = life.log.commit_offsets_in_transaction(&transaction, &offsets);
         sent.await?.into_iter().collect()
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::super::coordinator::Effect;
 use super::super::types::{GroupConfig, GroupError, GroupState, Join, JoinReply, Token};
+use super::weight::kept;
 use super::{Group, Joining, Member, NEW_MEMBER_TIMEOUT_MS, Purpose, Saving};
 
 impl Group {
@@ -39,7 +40,10 @@ impl Group {
             return Err(GroupError::InconsistentGroupProtocol);
         }
         let known = self.members.contains_key(&join.member);
-        if !known && self.members.len() + self.pending.len() >= config.max_members {
+        // An id that was handed out has its place already.
+        let counted = known || self.pending.contains_key(&join.member);
+        let full = self.members.len() + self.pending.len() >= config.max_members;
+        if !counted && full || !self.has_room(join, fresh_id) {
             return Err(GroupError::GroupMaxSizeReached);
         }
         match (join.member.as_str(), &join.instance) {
@@ -101,7 +105,7 @@ impl Group {
             client_host: join.client_host.clone(),
             session_timeout_ms: join.session_timeout_ms,
             rebalance_timeout_ms: join.rebalance_timeout_ms,
-            protocols: join.protocols.clone(),
+            protocols: kept(&join.protocols),
             assignment: Bytes::new(),
             expires_ms: now_ms.saturating_add(NEW_MEMBER_TIMEOUT_MS),
             joining: Some(token),
@@ -148,7 +152,7 @@ impl Group {
             | GroupState::Stable => {}
         }
         if let Some(member) = self.members.get_mut(id) {
-            member.protocols = join.protocols.clone();
+            member.protocols = kept(&join.protocols);
             member.session_timeout_ms = join.session_timeout_ms;
             member.rebalance_timeout_ms = join.rebalance_timeout_ms;
             if let Some(old) = member.joining.replace(token) {
@@ -180,7 +184,7 @@ impl Group {
         }
         let protocol = self.protocol.clone().unwrap_or_default();
         let before = member.metadata(&protocol);
-        member.protocols = join.protocols.clone();
+        member.protocols = kept(&join.protocols);
         member.client_id = join.client_id.clone();
         member.client_host = join.client_host.clone();
         member.session_timeout_ms = join.session_timeout_ms;

@@ -8,6 +8,7 @@ mod living;
 mod questions;
 mod rebalance;
 mod sync;
+mod weight;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use super::coordinator::{Effect, Write};
 use super::row::{GroupRow, GroupRowV1, MemberRow};
 use super::types::{GroupError, GroupState, JoinReply, Token};
+pub(in crate::groups) use weight::check_names;
 
 /// A member that joined but whose generation never completed is given up after this time.
 const NEW_MEMBER_TIMEOUT_MS: i64 = 300_000;

@@ -18,7 +18,7 @@ impl Group {
                 self.joining = Some(Joining { deadline_ms, first_until_ms: Some(until) });
             }
             GroupState::Empty | GroupState::CompletingRebalance | GroupState::Stable => {
-                self.fail_syncs(GroupError::RebalanceInProgress, out);
+                self.fail_syncs(now_ms, GroupError::RebalanceInProgress, out);
                 let deadline_ms = now_ms.saturating_add(timeout_ms);
                 self.joining = Some(Joining { deadline_ms, first_until_ms: None });
             }
@@ -28,10 +28,13 @@ impl Group {
         self.complete_join_if_due(now_ms, out);
     }
 
-    pub(super) fn fail_syncs(&mut self, error: GroupError, out: &mut Vec<Effect>) {
+    /// Refuses those who wait for their assignment. As in Kafka, their sessions begin anew: who
+    /// waits cannot heartbeat.
+    pub(super) fn fail_syncs(&mut self, now_ms: i64, error: GroupError, out: &mut Vec<Effect>) {
         self.saving.retain(|(saving, _)| saving.purpose != Purpose::Assignment);
         for member in self.members.values_mut() {
             if let Some(token) = member.syncing.take() {
+                member.expires_ms = now_ms.saturating_add(member.session_timeout_ms);
                 out.push(Effect::Sync(token, Err(error)));
             }
         }

@@ -1,7 +1,10 @@
 //! Syncing: the leader's assignment is saved, then members hear it.
 
+use bytes::Bytes;
+
 use super::super::coordinator::Effect;
 use super::super::types::{GroupError, GroupState, JoinReply, Sync, SyncReply, Token};
+use super::weight::may_be_assigned;
 use super::{Group, Purpose, Saving};
 
 impl Group {
@@ -39,10 +42,7 @@ impl Group {
         match self.state {
             GroupState::Empty => Err(GroupError::UnknownMemberId),
             GroupState::PreparingRebalance => Err(GroupError::RebalanceInProgress),
-            GroupState::CompletingRebalance => {
-                self.await_assignment(now_ms, token, sync, out);
-                Ok(())
-            }
+            GroupState::CompletingRebalance => self.await_assignment(now_ms, token, sync, out),
             GroupState::Stable => {
                 self.touch(now_ms, &sync.member);
                 if let Some(member) = self.members.get_mut(&sync.member) {
@@ -54,24 +54,39 @@ impl Group {
         }
     }
 
-    fn await_assignment(&mut self, now_ms: i64, token: Token, sync: &Sync, out: &mut Vec<Effect>) {
+    fn await_assignment(
+        &mut self,
+        now_ms: i64,
+        token: Token,
+        sync: &Sync,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), GroupError> {
         self.touch(now_ms, &sync.member);
+        let under_way = self.saving.iter().any(|(s, _)| s.purpose == Purpose::Assignment);
+        let assigns = self.leader.as_deref() == Some(sync.member.as_str()) && !under_way;
+        if assigns && !may_be_assigned(&sync.assignments) {
+            // A row that cannot be saved would make the group rebalance for ever. This leader
+            // still owes its sync and is out when the time for that is over.
+            return Err(GroupError::InvalidRequest);
+        }
         if let Some(member) = self.members.get_mut(&sync.member) {
             member.owes_sync = false;
             if let Some(old) = member.syncing.replace(token) {
                 out.push(Effect::Sync(old, Err(GroupError::RebalanceInProgress)));
             }
         }
-        let under_way = self.saving.iter().any(|(s, _)| s.purpose == Purpose::Assignment);
-        if self.leader.as_deref() != Some(sync.member.as_str()) || under_way {
-            return;
+        if !assigns {
+            return Ok(());
         }
         for (id, member) in &mut self.members {
             let given = sync.assignments.iter().find(|(to, _)| to == id);
-            member.assignment = given.map(|(_, bytes)| bytes.clone()).unwrap_or_default();
+            // A slice of the request would hold all of it.
+            let given = given.map(|(_, bytes)| Bytes::copy_from_slice(bytes));
+            member.assignment = given.unwrap_or_default();
         }
         let ticket = self.save(out);
         self.saving.push((Saving { ticket, purpose: Purpose::Assignment }, None));
+        Ok(())
     }
 
     fn sync_reply(&self, id: &str) -> SyncReply {
@@ -111,7 +126,7 @@ impl Group {
                 }
             }
             (Purpose::Assignment, Err(error)) => {
-                self.fail_syncs(error, out);
+                self.fail_syncs(now_ms, error, out);
                 self.rebalance(now_ms, 0, out);
             }
         }
