@@ -80,9 +80,11 @@ def test_a_commit_larger_than_a_command_is_refused(cluster, name):
             + array(text(name) + array(offset)))
     _, code = coordinated(cluster, kafka_frame(8, 2, body), 4 + 2 + len(name) + 4 + 4)
     assert code == 0
-    body = text(name) + array(text(name) + array(*[struct.pack(">i", 0)] * 500_000))
-    _, code = coordinated(cluster, kafka_frame(47, 0, body), 0)
-    assert code == 42, "INVALID_REQUEST"
+    partitions = [struct.pack(">i", number) for number in range(500_000)]
+    body = text(name) + array(text(name) + array(*partitions))
+    at = 2 + 4 + 4 + 2 + len(name) + 4 + 4
+    found, code = coordinated(cluster, kafka_frame(47, 0, body), 0)
+    assert (code, struct.unpack_from(">h", found, at)[0]) == (0, 42), "INVALID_REQUEST"
 
 
 def test_a_transaction_has_bounds(cluster, name):

@@ -54,8 +54,8 @@ pub(crate) struct State {
     /// Segments whose files go at the next but one checkpoint, and at the next.
     pub(crate) trimmed: Vec<FileId>,
     pub(crate) trimmed_before: Vec<FileId>,
-    /// Segments that were rewritten or trimmed between the two halves of a checkpoint, maybe, so that
-    /// the one under way still speaks of them. They count as trimmed from the next one on.
+    /// Segments that were rewritten or trimmed between the two halves of a checkpoint, maybe, so
+    /// that the one under way still speaks of them. They count as trimmed from the next one on.
     pub(crate) replaced: Vec<FileId>,
 }
 

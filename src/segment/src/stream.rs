@@ -261,9 +261,9 @@ impl Stream {
     }
 
     /// To be called at the beginning of each checkpoint: the files of segments that were trimmed
-    /// before the previous call, or rewritten or trimmed aside before the one before that, of which no
-    /// durable checkpoint speaks any more. The caller deletes them with [`SegmentWriter::delete`], off the
-    /// apply path.
+    /// before the previous call, or rewritten or trimmed aside before the one before that, of which
+    /// no durable checkpoint speaks any more. The caller deletes them with
+    /// [`SegmentWriter::delete`], off the apply path.
     pub fn begin_checkpoint(&self) -> Vec<PathBuf> {
         let mut state = self.0.state.lock();
         let state = &mut *state;

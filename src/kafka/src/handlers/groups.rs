@@ -9,6 +9,7 @@ use log::groups::{
     CommitCheck, CommitVia, Described, FetchCheck, GroupError, Heartbeat, Join, Leave, MemberName,
     Sync as SyncGroup,
 };
+use log::limits::MAX_ALL_PARTITIONS;
 use log::{CommittedOffset, LogError, OffsetToCommit};
 
 use crate::codec::messages::*;
@@ -513,12 +514,13 @@ pub(crate) async fn delete_offsets(
     for topic in request.topics {
         let allowed = groups.check_offset_delete(group, &topic.name);
         let mut code = errors::group_result(&allowed);
+        let indexes: BTreeSet<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+        if code == errors::NONE && indexes.len() > MAX_ALL_PARTITIONS {
+            code = errors::INVALID_REQUEST;
+        }
         if code == errors::NONE {
-            let keys = topic.partitions.iter().map(|p| (topic.name.clone(), p.partition_index));
-            let deleted = {
-                let keys: Vec<(String, i32)> = keys.collect();
-                shared.backend.log.delete_offsets(group, Some(&keys)).await
-            };
+            let keys: Vec<_> = indexes.into_iter().map(|p| (topic.name.clone(), p)).collect();
+            let deleted = shared.backend.log.delete_offsets(group, Some(&keys)).await;
             code = deleted.err().map_or(errors::NONE, |error| coordinator_code(&error));
         }
         let partitions = topic.partitions.into_iter().map(|p| OffsetDeleteResponsePartition {

@@ -153,8 +153,8 @@ impl LogService {
 
     /// A producer id that no producer has; its epoch is 0.
     pub async fn init_producer_id(&self) -> Result<i64, LogError> {
-        // One at a time, where Kafka's nodes take blocks: what partitions know of producers that they
-        // have forgotten is the highest id, which says something as long as later ids are higher.
+        // One at a time, where Kafka's nodes take blocks: what partitions know of producers that
+        // they have forgotten is the highest id, which says something while later ids are higher.
         match self.meta(&MetaCommand::AllocateProducerIds { count: 1 }).await? {
             MetaReply::ProducerIds { first } => Ok(first),
             other => Err(LogError::Internal(format!("m0 answered {other:?}"))),
