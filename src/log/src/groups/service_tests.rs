@@ -203,6 +203,26 @@ async fn expired_offsets_go_and_empty_groups_with_them() {
     tasks.shutdown(Duration::from_secs(1)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_of_topics_forgets_no_empty_group() {
+    let store = MemoryStore::new();
+    let row = GroupRowV1 { protocol_type: Some("consumer".into()), ..Default::default() };
+    store.rows.lock().classic.insert("away".into(), GroupRow::V1(row));
+    let tasks = TaskGroup::new();
+    let config = GroupConfig { offsets_check_ms: 100_000, ..Default::default() };
+    let _service = GroupService::start(store.clone(), config, Env::real(), &tasks);
+    let groups = || store.rows.lock().classic.len();
+    for version in 1..=9 {
+        store.topics.send_replace(version);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(groups(), 1, "its members may come back");
+    }
+    // However often topics change, the regular check comes.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(groups(), 0);
+    tasks.shutdown(Duration::from_secs(1)).await;
+}
+
 #[tokio::test]
 async fn a_coordinator_learns_the_topics_before_it_assigns_them() {
     let store = MemoryStore::new();
