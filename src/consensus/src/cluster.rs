@@ -72,6 +72,8 @@ pub struct ClusterOptions {
     pub election_ms: (u64, u64),
     /// When writes are synced.
     pub sync: SyncMode,
+    /// Size of a file of the write-ahead log.
+    pub wal_file_bytes: u64,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
     /// Log kept for followers that are away, in bytes; past it they get a snapshot.
@@ -640,7 +642,8 @@ fn group_status(running: &Running, leader: Option<NodeId>) -> GroupStatus {
 }
 
 fn wal_options(options: &ClusterOptions) -> wal::Options {
-    wal::Options { sync: options.sync, ..wal::Options::new(options.data_dir.join("wal")) }
+    let (sync, file_bytes) = (options.sync, options.wal_file_bytes);
+    wal::Options { sync, file_bytes, ..wal::Options::new(options.data_dir.join("wal")) }
 }
 
 struct Parts<'a> {

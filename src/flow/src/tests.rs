@@ -36,7 +36,6 @@ use crate::spec::PipelineSpec;
 use crate::state::{FlowShared, Part};
 
 struct World {
-    dir: TempDir,
     env: Env,
     groups: Groups,
     peers: Arc<SoloPeers>,
@@ -45,6 +44,7 @@ struct World {
     blocks: Arc<BlockService>,
     index: Arc<IndexService>,
     _tasks: TaskGroup,
+    dir: TempDir,
 }
 
 fn world() -> World {

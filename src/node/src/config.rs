@@ -144,6 +144,8 @@ pub struct WalConfig {
     pub sync: WalSync,
     /// Pause between syncs with [`WalSync::Interval`], in milliseconds.
     pub sync_interval_ms: u64,
+    /// Size of a file of the log; two are made in advance.
+    pub file_bytes: u64,
 }
 
 /// Settings of topics.

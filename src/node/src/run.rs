@@ -486,6 +486,7 @@ fn cluster_options(config: &Config) -> ClusterOptions {
         heartbeat_ms: config.raft.heartbeat_ms,
         election_ms: (config.raft.election_min_ms, config.raft.election_max_ms),
         sync,
+        wal_file_bytes: config.wal.file_bytes,
         checkpoint_every: CHECKPOINT_EVERY,
         keep_log_bytes: config.raft.keep_log_bytes,
         reserve_bytes: config.disk_reserve_bytes,

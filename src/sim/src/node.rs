@@ -29,6 +29,8 @@ use crate::list::{self, List};
 pub const DATA_GROUPS: u16 = 2;
 /// 2026-01-01.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
+/// Small, so that files are recycled often.
+const WAL_FILE_BYTES: u64 = 256 * KIB as u64;
 /// Time for the remains of a crashed node to end.
 const HALT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,7 @@ impl Hardware {
             heartbeat_ms: 100,
             election_ms: (500, 750),
             sync: SyncMode::EveryFlush,
+            wal_file_bytes: WAL_FILE_BYTES,
             checkpoint_every: Duration::from_millis(500 + self.random.below(3_000)),
             keep_log_bytes: self.keep_log_bytes,
             reserve_bytes: 0,
@@ -81,7 +84,7 @@ impl Hardware {
 
     fn wal_options(&self) -> wal::Options {
         wal::Options {
-            file_bytes: 256 * KIB as u64,
+            file_bytes: WAL_FILE_BYTES,
             tail_cache_bytes: 128 * KIB,
             keep_spare_files: 1,
             most_spare_files: 2,

@@ -195,6 +195,7 @@ impl Bench {
             heartbeat_ms: 100,
             election_ms: (500, 750),
             sync: SyncMode::EveryFlush,
+            wal_file_bytes: 256 * KIB as u64,
             checkpoint_every: Duration::from_secs(2),
             keep_log_bytes: self.keep_log_bytes,
             reserve_bytes: 0,
@@ -231,7 +232,7 @@ impl Bench {
         let file = NodeFile::load_or_mint(&env, &dir, &owner).map_err(|e| e.to_string())?;
         file.save(&env, &dir).map_err(|e| e.to_string())?;
         let wal = wal::Options {
-            file_bytes: 256 * KIB as u64,
+            file_bytes: options.wal_file_bytes,
             tail_cache_bytes: 128 * KIB,
             keep_spare_files: 1,
             most_spare_files: 2,

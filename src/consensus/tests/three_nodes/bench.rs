@@ -23,7 +23,10 @@ use crate::gate::Gate;
 pub(crate) const TAG: u8 = 9;
 /// A value that counts as freeing space.
 pub(crate) const SHRINKS: &str = "frees space";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Each file is written once before it is used, which a slow disk needs long for.
+const WAL_FILE_BYTES: u64 = 4 << 20;
+/// A machine that has just compiled everything may take seconds for a sync.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Row key of the value with this number.
 pub(crate) fn key(number: u64) -> Vec<u8> {
@@ -135,6 +138,23 @@ pub(crate) struct Bench {
     pub(crate) gate: Gate,
 }
 
+impl Drop for Bench {
+    /// What nodes still write while they end would be left behind by a single attempt.
+    fn drop(&mut self) {
+        for (_, node) in std::mem::take(&mut self.nodes) {
+            node.tasks.stop();
+        }
+        for _ in 0..500 {
+            match std::fs::remove_dir_all(self.dir.path()) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -175,6 +195,7 @@ impl Bench {
             heartbeat_ms: 100,
             election_ms: (500, 750),
             sync: wal::SyncMode::EveryFlush,
+            wal_file_bytes: WAL_FILE_BYTES,
             checkpoint_every: Duration::from_millis(500),
             keep_log_bytes: self.keep_log_bytes,
             reserve_bytes: 1,

@@ -139,13 +139,26 @@ fn leader(bench: &Bench) -> Option<u16> {
     status.iter().find(|g| g.group == "d0").unwrap().leader.map(|node| node.0)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_file_of_a_snapshot_is_fetched_from_another_node() {
+/// Node 3 was sent a snapshot by the node that led, one of whose files is damaged. Says `None` if
+/// another node led by then and sent its own, as happens on a machine that is slow for a while.
+async fn sent_with_a_damaged_file() -> Option<Bench> {
     let mut bench = away_past_the_purge_point().await;
-    flip(&list_of(&bench, leader(&bench).unwrap()));
+    flip(&list_of(&bench, leader(&bench)?));
     bench.start(3).await;
     bench.ready().await;
-    until("the damage is noticed", || bench.cluster(3).damaged_copies() > 0).await;
+    (bench.cluster(3).damaged_copies() > 0).then_some(bench)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_file_of_a_snapshot_is_fetched_from_another_node() {
+    let mut sent = None;
+    for _ in 0..5 {
+        sent = sent_with_a_damaged_file().await;
+        if sent.is_some() {
+            break;
+        }
+    }
+    let bench = sent.expect("the damage is noticed");
     bench.equal_digests().await;
     let whole: String =
         std::iter::once("first".to_owned()).chain((0..50).map(|n| format!("v{n}"))).collect();

@@ -14,6 +14,9 @@ use super::{
 
 mod security;
 
+/// Files of the write-ahead log are whole blocks.
+const WAL_FILE_STEP: u64 = 4096;
+
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -74,6 +77,7 @@ const KEYS: &[Key] = &[
     key("advertise.console", Kind::HostPort, ""),
     key("wal.sync", Kind::Choice(&["always", "interval"]), "always"),
     key("wal.sync_interval_ms", int(1, 60_000), "200"),
+    key("wal.file_bytes", int(1 << 20, 1 << 30), "67108864"),
     key("log.auto_create_topics", Kind::Bool, "true"),
     key("log.default_partitions", int(1, 10_000), "3"),
     key("groups.min_session_timeout_ms", int(1, 86_400_000), "6000"),
@@ -315,12 +319,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn build(&mut self) -> Option<Config> {
-        let node_id = NodeId(self.small("node_id"));
-        let listen = self.listen();
-        let peers = self.build_peers(node_id, &listen);
-        let me = peers.iter().find(|p| p.id == node_id);
-        let host = me.map_or(String::new(), |p| p.host.clone());
+    fn wal(&mut self) -> WalConfig {
         let sync = match self.get("wal.sync") {
             Given { text, .. } if text == "always" => WalSync::Always,
             Given { text, .. } if text == "interval" => WalSync::Interval,
@@ -331,6 +330,22 @@ impl<'a> Reader<'a> {
                 WalSync::Always
             }
         };
+        let file_bytes = self.number("wal.file_bytes");
+        if !file_bytes.is_multiple_of(WAL_FILE_STEP) {
+            let place = self.get("wal.file_bytes").place;
+            let problem =
+                format!("wal.file_bytes must be a multiple of {WAL_FILE_STEP}, not {file_bytes}");
+            self.fail(place, problem);
+        }
+        WalConfig { sync, sync_interval_ms: self.number("wal.sync_interval_ms"), file_bytes }
+    }
+
+    pub(super) fn build(&mut self) -> Option<Config> {
+        let node_id = NodeId(self.small("node_id"));
+        let listen = self.listen();
+        let peers = self.build_peers(node_id, &listen);
+        let me = peers.iter().find(|p| p.id == node_id);
+        let host = me.map_or(String::new(), |p| p.host.clone());
         let config = Config {
             cluster: self.text("cluster"),
             node_id,
@@ -339,7 +354,7 @@ impl<'a> Reader<'a> {
             peers,
             listen,
             advertise: self.advertise(&listen, &host),
-            wal: WalConfig { sync, sync_interval_ms: self.number("wal.sync_interval_ms") },
+            wal: self.wal(),
             log: LogConfig {
                 auto_create_topics: self.flag("log.auto_create_topics"),
                 default_partitions: u32::from(self.small("log.default_partitions")),

@@ -48,7 +48,9 @@ fn reads_a_file_and_fills_defaults() {
     assert_eq!(config.advertise.kafka.to_string(), "10.0.0.2:9092");
     assert_eq!(config.advertise.console.to_string(), "127.0.0.1:5600");
     assert_eq!(config.advertise.elastic.to_string(), "search.example:443");
-    assert_eq!(config.wal, WalConfig { sync: WalSync::Always, sync_interval_ms: 200 });
+    let wal =
+        WalConfig { sync: WalSync::Always, sync_interval_ms: 200, file_bytes: 64 * 1024 * 1024 };
+    assert_eq!(config.wal, wal);
     assert_eq!(config.raft.data_groups, 6);
     assert!(config.log.auto_create_topics);
     assert_eq!(config.log.default_partitions, 3);
@@ -114,17 +116,17 @@ fn mistakes_are_named_with_their_place() {
          listen.kafka, listen.kafka_tls, listen.webhdfs, listen.datanode_http, listen.elastic, \
          listen.console, listen.raft, listen.bulk, advertise.kafka, advertise.kafka_tls, \
          advertise.webhdfs, advertise.datanode_http, advertise.elastic, advertise.console, \
-         wal.sync, wal.sync_interval_ms, log.auto_create_topics, log.default_partitions, \
-         groups.min_session_timeout_ms, groups.max_session_timeout_ms, \
+         wal.sync, wal.sync_interval_ms, wal.file_bytes, log.auto_create_topics, \
+         log.default_partitions, groups.min_session_timeout_ms, groups.max_session_timeout_ms, \
          groups.initial_rebalance_delay_ms, groups.max_size, \
          groups.consumer_session_timeout_ms, groups.consumer_heartbeat_interval_ms, \
          log.retention_check_ms, log.compaction_check_ms, log.compaction_bytes_per_second, \
          log.offsets_retention_minutes, log.offsets_check_ms, disk.reserve_bytes, \
          raft.data_groups, raft.heartbeat_ms, raft.election_min_ms, raft.election_max_ms, \
          raft.keep_log_bytes, limits.connections, limits.request_bytes, limits.inflight_bytes, \
-         kafka.security_protocol, kafka.tls_listener, kafka.client_auth, kafka.sasl_mechanisms, \
-         kafka.max_reauth_ms, kafka.failed_authentication_delay_ms, kafka.authorizer, \
-         kafka.super_users, kafka.allow_everyone_if_no_acl_found, \
+         kafka.security_protocol, kafka.tls_listener, kafka.client_auth, \
+         kafka.sasl_mechanisms, kafka.max_reauth_ms, kafka.failed_authentication_delay_ms, \
+         kafka.authorizer, kafka.super_users, kafka.allow_everyone_if_no_acl_found, \
          kafka.broker_session_timeout_ms, tls.certificate_file, tls.key_file, \
          tls.client_ca_file, security.admin_user, security.admin_password_file, \
          security.admin_password, peers",
@@ -170,13 +172,18 @@ fn texts_that_are_no_toml_or_no_cluster() {
 fn words_of_the_command_line_and_environment_are_checked() {
     /// Environment, words of the command line, the message.
     type Case = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static str);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (&[], &["wal.snyc=always"], "--set: unknown key \"wal.snyc\"; did you mean \"wal.sync\"?"),
         (&[], &["wal.sync"], "--set: \"wal.sync\" is not key=value"),
         (
             &[],
             &["wal.sync=never"],
             "--set wal.sync: wal.sync must be \"always\" or \"interval\", not \"never\"",
+        ),
+        (
+            &[],
+            &["wal.file_bytes=1048577"],
+            "--set wal.file_bytes: wal.file_bytes must be a multiple of 4096, not 1048577",
         ),
         (
             &[],
