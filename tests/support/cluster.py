@@ -89,6 +89,11 @@ class Node:
         return value
 
 
+# A file of the write-ahead log is written once before it is used. Tests start many clusters, and
+# smaller files are also changed more often.
+SMALL_LOG_FILES = "wal.file_bytes=8388608"
+
+
 class Cluster:
     """Three nodes started by `trine local`. Always close it."""
 
@@ -96,7 +101,7 @@ class Cluster:
         self._temporary = directory is None
         self.dir = pathlib.Path(directory or tempfile.mkdtemp(prefix="trine-test-"))
         words = ["--dir", self.dir, "--port-base", str(port_base)]
-        words += [w for s in sets for w in ("--set", s)]
+        words += [w for s in (SMALL_LOG_FILES, *sets) for w in ("--set", s)]
         self.local = subprocess.Popen(
             [TRINE, "-o", "json", "local", *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
