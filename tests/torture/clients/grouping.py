@@ -1,7 +1,9 @@
 """Members of consumer groups, and a client that looks at their commits."""
 
 import collections
+import functools
 import struct
+import traceback
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -16,11 +18,26 @@ COMMIT_AGAIN_SECONDS = 5
 
 def generation(consumer):
     """The member's generation, or None between generations (librdkafka's own encoding)."""
-    data = consumer.consumer_group_metadata()
+    try:
+        data = consumer.consumer_group_metadata()
+    except RuntimeError:
+        return None  # It is about to leave: "Consumer group metadata not available".
     if data is None or not data.startswith(METADATA_MARK):
         return None
     (number,) = struct.unpack_from("<i", data, len(METADATA_MARK))
     return number if number >= 0 else None
+
+
+def told(callback):
+    """Tells what a callback raises: on its way through the client its text may get lost."""
+    @functools.wraps(callback)
+    def guarded(self, consumer, parts):
+        try:
+            callback(self, consumer, parts)
+        except Exception:
+            what = f"{self.name}, {callback.__name__}: {traceback.format_exc()}"
+            self.note("broken", what=what, t=self.now())
+    return guarded
 
 
 class Member(Role):
@@ -54,6 +71,7 @@ class Member(Role):
         finally:
             consumer.close()
 
+    @told
     def on_assign(self, consumer, parts):
         parts = {(p.topic, p.partition) for p in parts}
         strategy = self.settings.get("partition.assignment.strategy")
@@ -79,11 +97,13 @@ class Member(Role):
             self.note("commit", k=number, group=self.group, t=begun, offsets=offsets)
             self.note("commit-end", k=number, gen=past, ok=True, error=None, t=self.now())
 
+    @told
     def on_revoke(self, consumer, parts):
         self.commit(consumer)
         self.drop(parts)
         self.tell("revoke", consumer)
 
+    @told
     def on_lost(self, consumer, parts):
         self.drop(parts)
         self.tell("lost", consumer)
