@@ -44,8 +44,8 @@ def batch(records, codec=0, count=1, time_ms=1000):
     return struct.pack(">qi", 0, len(tail)) + tail
 
 
-def produce(topic, records, acks=-1):
-    return kafka_frame(0, 7, struct.pack(">hhii", -1, acks, 10_000, 1) + text(topic)
+def produce(topic, records, acks=-1, timeout_ms=10_000):
+    return kafka_frame(0, 7, struct.pack(">hhii", -1, acks, timeout_ms, 1) + text(topic)
                        + struct.pack(">ii", 1, 0) + blob(records))
 
 
@@ -233,8 +233,9 @@ def ask(cluster, node, frame):
         return answer(connection)[8:]
 
 
-def produce_code(cluster, topic, records):
-    found = ask(cluster, leader_node(cluster, topic), produce(topic, records))
+def produce_code(cluster, topic, records, timeout_ms=10_000):
+    frame = produce(topic, records, timeout_ms=timeout_ms)
+    found = ask(cluster, leader_node(cluster, topic), frame)
     at = 4 + 2 + len(topic) + 4 + 4
     return struct.unpack(">h", found[at:at + 2])[0]
 

@@ -73,10 +73,21 @@ class Node:
         return "\n".join(text[-lines:])
 
     def rss_bytes(self):
+        return self._memory("VmRSS")
+
+    def begin_peak(self):
+        """From now on counts [`peak_bytes`]."""
+        pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self):
+        """The most memory that it had: what was given back meanwhile counts, too."""
+        return self._memory("VmHWM")
+
+    def _memory(self, what):
         for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{what}:"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError("no VmRSS")
+        raise AssertionError(f"no {what}")
 
     def get(self, path, **options):
         """GET on the console port."""

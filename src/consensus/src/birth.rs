@@ -10,10 +10,14 @@
 //! request that finds it caught up lets it vote in place of the old id, and every other id that
 //! the slot ever had goes. The leader waits for no node: one that is wiped again meanwhile comes
 //! back under yet another id.
+//!
+//! A node that votes goes on asking, seldom: what it believes of itself may be out of date, as when
+//! its disk was only away and its slot was given to a blank one meanwhile. The leaders know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +40,8 @@ use crate::raft::types::{LogId, Member, StoredMembership};
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
+/// A node that votes asks this often whether it does.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Told when a slot gets a new, blank holder, before that holder counts for anything.
 #[async_trait]
@@ -52,6 +58,8 @@ pub(crate) struct Birth {
     peers: Arc<dyn Link>,
     groups: OnceCell<BTreeMap<GroupId, Arc<RaftGroup>>>,
     reset: OnceCell<Arc<dyn SlotReset>>,
+    /// A leader said that this node does not vote, whatever its own log says.
+    outside: AtomicBool,
     tasks: base::TaskGroup,
 }
 
@@ -119,7 +127,8 @@ impl Birth {
     ) -> Arc<Self> {
         let (groups, reset) = (OnceCell::new(), OnceCell::new());
         let (env, file, tasks) = (env.clone(), Mutex::new(file), tasks.clone());
-        Arc::new(Self { env, dir, file, peers, groups, reset, tasks })
+        let outside = AtomicBool::new(false);
+        Arc::new(Self { env, dir, file, peers, groups, reset, outside, tasks })
     }
 
     pub(crate) fn set_groups(&self, groups: BTreeMap<GroupId, Arc<RaftGroup>>) {
@@ -155,20 +164,34 @@ impl Birth {
         metrics.membership_config.voter_ids().any(|v| v == id)
     }
 
-    /// Whether this node votes in every group.
+    /// Whether this node votes in every group, as far as it knows.
     pub(crate) fn is_settled(&self) -> bool {
-        self.groups.get().is_some() && self.groups().all(|g| self.votes_in(g))
+        self.groups.get().is_some()
+            && !self.outside.load(Ordering::Relaxed)
+            && self.groups().all(|g| self.votes_in(g))
     }
 
-    /// Runs until this node votes in every group.
+    /// Sees to it that this node votes in every group.
     pub(crate) async fn run(self: Arc<Self>) {
-        while !self.is_settled() {
+        let mut settled = false;
+        loop {
+            if self.is_settled() != settled {
+                settled = !settled;
+                match settled {
+                    true => info!("this node votes in every group"),
+                    false => warn!("this node does not vote in every group any more"),
+                }
+            }
+            if settled {
+                tokio::time::sleep(ASK_AGAIN).await;
+                self.join(|_| true).await;
+                continue;
+            }
             if let Err(reason) = self.step().await {
                 debug!("not settled yet: {reason}");
             }
             tokio::time::sleep(PAUSE).await;
         }
-        info!("this node votes in every group");
     }
 
     async fn step(&self) -> Result<(), String> {
@@ -176,7 +199,8 @@ impl Birth {
         if let Some(members) = giving_birth {
             return self.give_birth(&members).await;
         }
-        if !self.is_blank().await && !self.knows_membership_without_me() {
+        let outside = self.outside.load(Ordering::Relaxed);
+        if !outside && !self.is_blank().await && !self.knows_membership_without_me() {
             return Ok(()); // Replication brings the rest.
         }
         let others = self.ask_identities().await;
@@ -184,7 +208,8 @@ impl Birth {
         if let Some(born) = born {
             let cluster = born.cluster[..].try_into().map_err(|_| "bad cluster id")?;
             self.adopt(cluster)?;
-            return self.join().await;
+            self.join(|group| outside || !self.votes_in(group)).await;
+            return Ok(());
         }
         let everyone = others.len() + 1 == self.peers.all().len();
         let lowest = self.peers.all().first() == Some(&self.peers.me());
@@ -272,11 +297,11 @@ impl Birth {
         Ok(())
     }
 
-    async fn join(&self) -> Result<(), String> {
-        for group in self.groups() {
-            if self.votes_in(group) {
-                continue;
-            }
+    /// Asks the leaders of these groups whether this node votes, and to be taken in if not.
+    async fn join(&self, which: impl Fn(&RaftGroup) -> bool) {
+        use proto::join_reply::State;
+        let mut outside = false;
+        for group in self.groups().filter(|group| which(group)) {
             let head = proto::JoinRequest {
                 group: u32::from(group.id().0),
                 node: u32::from(self.peers.me().0),
@@ -288,12 +313,13 @@ impl Birth {
                 // A peer that is down or does not lead is no reason to stop asking.
                 let Ok(reply) = call.await else { continue };
                 let Ok(reply) = proto::JoinReply::decode(reply.head) else { continue };
-                if reply.state() != proto::join_reply::State::NotLeader {
+                outside |= reply.state() == State::Working;
+                if reply.state() != State::NotLeader {
                     break;
                 }
             }
         }
-        Ok(())
+        self.outside.store(outside, Ordering::Relaxed);
     }
 
     /// Answers a peer's question about birth or joining.

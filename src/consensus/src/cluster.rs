@@ -31,6 +31,7 @@ use crate::raft::group::{Growing, NodeLimits, RaftGroup};
 use crate::raft::host::{Host, Shared};
 use crate::raft::network::Factory;
 use crate::raft::serve::Server;
+use crate::raft::snapshot::clear_staging;
 use crate::raft::store::LogStore;
 use crate::raft::types::{Raft, to_pos};
 use crate::sled_store::SledDb;
@@ -44,6 +45,8 @@ const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// A node that starts looks this often whether every group has found its leader.
 const FIRST_BALANCE_LOOK: Duration = Duration::from_millis(20);
+/// A node that is not settled looks after so many of those for changes that were left half way.
+const FIRST_BALANCE_LOOKS: u32 = 100;
 /// Time for a handover that was begun.
 const HANDOVER: Duration = Duration::from_millis(300);
 /// A node that starts waits no longer for groups to have the leaders that they should have: one
@@ -513,6 +516,11 @@ impl Cluster {
         running.bytes_then.store(self.wal.live_bytes_of(id), Ordering::Relaxed);
         self.wal.set_checkpointed(id, index);
         debug!(group = %id, index, "checkpoint");
+        // Entries come again without the snapshot that was under way.
+        if let Ok(_none_comes) = running.group.installing.try_lock() {
+            let shared = running.group.shared.clone();
+            blocking(move || clear_staging(&shared).map(drop)).await?;
+        }
         let shared = running.group.shared.clone();
         blocking(move || shared.checkpoints.compact()).await
     }
@@ -546,8 +554,14 @@ impl Cluster {
     }
 
     async fn run_balance(self: Arc<Self>) {
+        let mut looks = 0u32;
         while !self.birth.is_settled() {
             tokio::time::sleep(FIRST_BALANCE_LOOK).await;
+            looks += 1;
+            // It may lead one group for hours while it copies another.
+            if looks.is_multiple_of(FIRST_BALANCE_LOOKS) {
+                self.birth.finish_changes().await;
+            }
         }
         let until = tokio::time::Instant::now() + FIRST_BALANCE;
         while !self.is_balanced() && tokio::time::Instant::now() < until {

@@ -54,20 +54,24 @@ impl CatalogMachine {
                 Ok(CatalogReply::Done { shards: Vec::new(), mapping_version })
             }
             CatalogCommand::PutSettings { uuids, settings, keep_existing } => {
+                let mut changed = Vec::new();
                 for uuid in uuids {
                     let mut row = self.row(uuid)?;
                     put_settings(&mut row, &settings, keep_existing)?;
-                    self.store(row, rows)?;
+                    changed.push(self.prepare(row)?);
                 }
+                self.store_all(changed, rows);
                 Ok(done())
             }
             CatalogCommand::Aliases { actions } => self.aliases(actions, rows),
             CatalogCommand::SetState { uuids, state } => {
+                let mut changed = Vec::new();
                 for uuid in uuids {
                     let mut row = self.row(uuid)?;
                     row.state = state;
-                    self.store(row, rows)?;
+                    changed.push(self.prepare(row)?);
                 }
+                self.store_all(changed, rows);
                 Ok(done())
             }
             CatalogCommand::PutBlob { kind, name, json } => {
@@ -163,13 +167,10 @@ impl CatalogMachine {
             }
         }
         changed.retain(|uuid, _| !removed.contains(uuid));
-        for row in changed.values() {
-            try_encode(row).map_err(too_large)?;
-        }
+        let changed = changed.into_values().map(|row| self.prepare(row));
+        let changed: Vec<Prepared> = changed.collect::<Result<_, _>>()?;
         self.delete(&removed, rows);
-        for row in changed.into_values() {
-            self.store(row, rows)?;
-        }
+        self.store_all(changed, rows);
         Ok(done())
     }
 
@@ -210,17 +211,36 @@ impl CatalogMachine {
     }
 
     fn store(&mut self, row: IndexRow, rows: &mut Rows<'_>) -> Result<(), EsError> {
+        let prepared = self.prepare(row)?;
+        self.store_all(vec![prepared], rows);
+        Ok(())
+    }
+
+    /// All that can be wrong with a row is found here, before anything of its command is stored.
+    fn prepare(&self, row: IndexRow) -> Result<Prepared, EsError> {
         let old = self.catalog.indices.get(&row.name);
         let meta = meta_of(row, old)?;
-        rows.put(&index_key(meta.name()), try_encode(&meta.row).map_err(too_large)?);
-        self.catalog.indices.insert(meta.name().to_owned(), Arc::new(meta));
-        Ok(())
+        let row = try_encode(&meta.row).map_err(too_large)?;
+        Ok(Prepared { meta, row })
+    }
+
+    fn store_all(&mut self, changed: Vec<Prepared>, rows: &mut Rows<'_>) {
+        for Prepared { meta, row } in changed {
+            rows.put(&index_key(meta.name()), row);
+            self.catalog.indices.insert(meta.name().to_owned(), Arc::new(meta));
+        }
     }
 
     fn publish(&mut self) {
         self.catalog.version += 1;
         self.shared.set_catalog(self.catalog.clone());
     }
+}
+
+/// An index as it will be, and its row.
+struct Prepared {
+    meta: IndexMeta,
+    row: Vec<u8>,
 }
 
 /// Either the client's fault, which is a reply, or the end of this node.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::limits::KIB;
+use base::limits::{KIB, MIB};
 use bytes::{Buf, Bytes, BytesMut};
 use secure::sasl::Mechanism;
 use secure::tls;
@@ -44,8 +44,12 @@ use crate::outgoing::Held;
 use crate::quotas;
 use crate::sasl::{self, Before, Bounds, Conversation, Proven};
 
-/// Memory is taken from the budget in steps of this many bytes.
-const STEP: usize = 256 * KIB;
+/// So much of a request is read before it takes its part of the budget: whoever only announces a
+/// large one holds nothing.
+const UNPAID: usize = 16 * KIB;
+
+/// So much of a request at a time must arrive as fast as [`MIN_BYTES_PER_SECOND`] says.
+const STRETCH: usize = 2 * MIB;
 
 /// Bounds of the buffer in which a connection waits for a request; it stands in no budget.
 const LEAST_ROOM: usize = 4 * KIB;
@@ -190,36 +194,42 @@ async fn fill_frame(
     kept: &mut BytesMut,
     bytes: usize,
 ) -> Result<Frame, End> {
-    let mut permit: Option<OwnedSemaphorePermit> = None;
-    let mut granted = 0;
-    while granted < bytes {
-        // The first bytes of a large request are no reason to reserve all of it. The rest comes at
-        // once: requests that hold a part each and wait for more would wait for each other.
-        let step = if granted == 0 { STEP.min(bytes) } else { bytes - granted };
-        let count = u32::try_from(step).map_err(|_| End::Closed)?;
-        let more = memory.clone().acquire_many_owned(count).await.map_err(|_| End::Closed)?;
-        match &mut permit {
-            Some(permit) => permit.merge(more),
-            None => permit = Some(more),
-        }
-        granted += step;
-        fill(reader, kept, granted).await?;
-    }
-    Ok(Frame { bytes: kept.split_to(bytes).freeze(), permit })
+    fill(reader, kept, UNPAID.min(bytes)).await?;
+    // All of it at once: requests that hold a part each and wait for more would wait for each
+    // other.
+    let count = u32::try_from(bytes).map_err(|_| End::Closed)?;
+    let permit = memory.clone().acquire_many_owned(count).await.map_err(|_| End::Closed)?;
+    fill(reader, kept, bytes).await?;
+    Ok(Frame { bytes: kept.split_to(bytes).freeze(), permit: Some(permit) })
 }
 
-/// Reads until `kept` holds `bytes`, and not a byte of a later request beyond a small buffer.
+/// Reads until `kept` holds `bytes`, and not a byte of a later request beyond a small buffer. A
+/// byte now and then does not keep the memory that a large request holds.
 async fn fill(
     reader: &mut (impl AsyncRead + Unpin),
     kept: &mut BytesMut,
     bytes: usize,
 ) -> Result<(), End> {
     while kept.len() < bytes {
-        let missing = bytes - kept.len();
-        kept.reserve(missing);
-        let mut rest = (&mut *reader).take(u64::try_from(missing).unwrap_or(u64::MAX));
-        let got = timeout(STALL_TIMEOUT, rest.read_buf(kept)).await.map_err(|_| End::Slow)??;
-        if got == 0 {
+        let stretch = STRETCH.min(bytes - kept.len());
+        let least = stretch / MIN_BYTES_PER_SECOND;
+        let patience = STALL_TIMEOUT + Duration::from_secs(u64::try_from(least).unwrap_or(0));
+        let until = kept.len() + stretch;
+        kept.reserve(bytes - kept.len());
+        timeout(patience, read_to(reader, kept, until)).await.map_err(|_| End::Slow)??;
+    }
+    Ok(())
+}
+
+async fn read_to(
+    reader: &mut (impl AsyncRead + Unpin),
+    kept: &mut BytesMut,
+    bytes: usize,
+) -> Result<(), End> {
+    while kept.len() < bytes {
+        let missing = u64::try_from(bytes - kept.len()).unwrap_or(u64::MAX);
+        let mut rest = (&mut *reader).take(missing);
+        if rest.read_buf(kept).await? == 0 {
             return Err(End::Closed);
         }
     }
@@ -473,8 +483,6 @@ impl Buf for Chunks {
 
 #[cfg(test)]
 mod tests {
-    use base::limits::MIB;
-
     use super::*;
     use crate::gateway::Memory;
 
@@ -506,6 +514,31 @@ mod tests {
         let mut kept = BytesMut::new();
         let end = fill_frame(&memory, &mut server, &mut kept, 100 * MIB).await;
         assert!(matches!(end, Err(End::Slow)));
+        assert_eq!(memory.available_permits(), 200 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_request_holds_memory_once_it_has_begun_and_while_it_comes() {
+        let memory = Arc::new(Semaphore::new(200 * MIB));
+        let (mut client, mut server) = tokio::io::duplex(64 * KIB);
+        client.write_all(&[0; UNPAID - 1]).await.unwrap();
+        let mut kept = BytesMut::new();
+        let reading = fill_frame(&memory, &mut server, &mut kept, 100 * MIB);
+        tokio::pin!(reading);
+        let waiting = timeout(Duration::from_secs(10), &mut reading).await;
+        assert!(waiting.is_err() && memory.available_permits() == 200 * MIB, "only announced");
+        let trickle = async {
+            loop {
+                client.write_all(b"x").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+        };
+        let begun = Instant::now();
+        tokio::select! {
+            end = &mut reading => assert!(matches!(end, Err(End::Slow))),
+            () = trickle => {}
+        }
+        assert!(begun.elapsed() < 3 * STALL_TIMEOUT, "{:?}", begun.elapsed());
         assert_eq!(memory.available_permits(), 200 * MIB);
     }
 

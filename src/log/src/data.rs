@@ -1,13 +1,14 @@
 //! The log's machine in a data group.
 //!
-//! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `P` + topic id +
-//! partition + number: its producers; `H` + topic id + partition: the highest id of those it has
+//! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `S` + topic id +
+//! partition + number: its later segments, where it has many; `C` + topic id + partition: when it
+//! was made; `P` + topic id + partition + number: its producers; `H` + topic id + partition: the highest id of those it has
 //! forgotten; `h`: the highest that deleted replicas knew; `T`, as `P`: their transactions; `A` +
 //! topic id + partition + offset of the marker: a transaction aborted there; `O` + group + topic
 //! id + partition: a committed offset; `F` + source: a fence; `L` + topic id + partition + source +
 //! file key: a ledger entry; `gr…`: consumer groups; `t`, `x`, `y`: transactions (see
 //! [`crate::transactions`]). Numbers are big-endian; group and source have a u16 length before
-//! them. `R`, `P`, `H`, `T` and `A` rows are written at checkpoints only, the others in apply.
+//! them. `R`, `S`, `C`, `P`, `H`, `T` and `A` rows are written at checkpoints only, the others in apply.
 //!
 //! Invariant: files that a durable checkpoint speaks of exist, with all that belongs to it, until
 //! a later checkpoint is durable. A checkpoint syncs files while apply goes on, so a deleted
@@ -22,14 +23,14 @@ use base::codec;
 use bytes::Bytes;
 use consensus::{ApplyAt, DiskWork, Fatal, Rows, SnapshotFile, StateMachine};
 use parking_lot::Mutex;
-use segment::Stream;
+use segment::{SegmentInfo, Stream};
 
 use crate::batch::{self, frame_info};
 use crate::command::{self, Control, ControlReply, DataCommand, OnceEntry, OnceHead, ProduceReply};
 use crate::groups;
-use crate::limits::{PRODUCERS_PER_ROW, SYNC_THREADS};
+use crate::limits::{PRODUCERS_PER_ROW, SEGMENTS_PER_ROW, SYNC_THREADS};
 use crate::offsets::OffsetRow;
-use crate::partition::{PartRow, PartState, Partition};
+use crate::partition::{Born, PartRow, PartState, Partition};
 use crate::producers::Producer;
 use crate::shared::{GroupView, LogShared};
 use crate::transactions::{self, Claim};
@@ -186,7 +187,8 @@ impl DataMachine {
             Control::CreateReplica { key, settings } => {
                 if self.view.get(&key).is_none() {
                     let forgotten = read_producer_id(rows, DELETED)?;
-                    let state = PartState::new(settings, forgotten, at.term);
+                    let born = Born { term: at.term, at_ms: at.time_ms };
+                    let state = PartState::new(settings, forgotten, born);
                     let dir = format!("{}-{}.{}", key.topic.simple(), key.partition, at.index);
                     let stream = self.stream(&dir, &[])?;
                     self.add(Partition::new(key, at.group, dir, stream, state));
@@ -251,7 +253,7 @@ impl DataMachine {
         self.view.get(key).map_or(ControlReply::UnknownPartition, |part| act(&part))
     }
 
-    fn stream(&self, dir: &str, segments: &[segment::SegmentInfo]) -> io::Result<Stream> {
+    fn stream(&self, dir: &str, segments: &[SegmentInfo]) -> io::Result<Stream> {
         let path = self.shared.group_dir(self.view.group).join(dir);
         Stream::open(&self.shared.0.writer, path, segments, frame_info)
     }
@@ -275,7 +277,7 @@ impl DataMachine {
         if let Some(highest) = known.max(read_producer_id(rows, DELETED)?) {
             rows.put(DELETED, codec::encode(&highest));
         }
-        for kind in [b'R', b'P', b'H', b'L', b'T', b'A'] {
+        for kind in [b'R', b'S', b'C', b'P', b'H', b'L', b'T', b'A'] {
             for (row, _) in rows.scan(&keys::part(kind, key))? {
                 rows.delete(&row);
             }
@@ -301,9 +303,11 @@ impl DataMachine {
             rows.put(&keys::part(b'H', &part.key), codec::encode(&forgotten));
         }
         write_txns(&part.key, &mut state, rows);
-        let row = part.row(&state);
-        rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
+        rows.put(&keys::part(b'C', &part.key), codec::encode(&state.created_ms));
+        let mut row = part.row(&state);
         self.files.insert(part.key, self.snapshot_files(&row));
+        write_segments(&part.key, &mut state, &mut row, rows);
+        rows.put(&keys::part(b'R', &part.key), codec::encode(&row));
         self.unsynced.insert(part.key, part.stream.clone());
         state.dirty = false;
     }
@@ -311,7 +315,7 @@ impl DataMachine {
     fn snapshot_files(&self, row: &PartRow) -> Vec<SnapshotFile> {
         let group = self.view.group;
         let path = |name: String| format!("parts/{group}/{}/{name}", row.dir);
-        let file = |s: &segment::SegmentInfo| {
+        let file = |s: &SegmentInfo| {
             let (path, len, crc) = (path(s.file_name()), s.len, s.crc);
             SnapshotFile { path, len, crc }
         };
@@ -321,6 +325,25 @@ impl DataMachine {
 
 fn producers_key(key: &PartKey, number: u32) -> Vec<u8> {
     [keys::part(b'P', key), number.to_be_bytes().to_vec()].concat()
+}
+
+fn segments_key(key: &PartKey, number: u32) -> Vec<u8> {
+    [keys::part(b'S', key), number.to_be_bytes().to_vec()].concat()
+}
+
+/// Leaves the oldest segments in the replica's row; of later ones there may be more than one row
+/// has room for.
+fn write_segments(key: &PartKey, state: &mut PartState, row: &mut PartRow, rows: &mut Rows<'_>) {
+    let later = row.segments.split_off(row.segments.len().min(SEGMENTS_PER_ROW));
+    let chunks = later.chunks(SEGMENTS_PER_ROW);
+    let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    for (number, chunk) in (0u32..).zip(chunks) {
+        rows.put(&segments_key(key, number), codec::encode(&chunk));
+    }
+    for number in count..state.segment_rows {
+        rows.delete(&segments_key(key, number));
+    }
+    state.segment_rows = count;
 }
 
 fn txns_key(key: &PartKey, number: u32) -> Vec<u8> {
@@ -510,11 +533,20 @@ impl StateMachine for DataMachine {
         disk.create_dir_all(&dir)?;
         let mut known = Vec::new();
         for (key, value) in rows.scan(b"R")? {
-            let row: PartRow = codec::decode(&value)?;
+            let mut row: PartRow = codec::decode(&value)?;
             let key = keys::part_of(key.get(1..).unwrap_or_default())
                 .ok_or_else(|| Fatal("a replica row with a damaged key".to_owned()))?;
+            let later = rows.scan(&keys::part(b'S', &key))?;
+            for (_, value) in &later {
+                let segments: Vec<SegmentInfo> = codec::decode(value)?;
+                row.segments.extend(segments);
+            }
             let forgotten = read_producer_id(rows, &keys::part(b'H', &key))?;
             let mut state = PartState::from_row(&row, forgotten);
+            state.segment_rows = u32::try_from(later.len()).unwrap_or(u32::MAX);
+            if let Some(value) = rows.get(&keys::part(b'C', &key))? {
+                state.created_ms = codec::decode(&value)?;
+            }
             for (_, value) in rows.scan(&keys::part(b'P', &key))? {
                 state.producers.extend(codec::decode(&value)?);
             }
@@ -543,14 +575,17 @@ impl StateMachine for DataMachine {
             let mut row = part.row(&state);
             // How many rows hold the producers depends on when this node made a checkpoint.
             row.producer_rows = 0;
+            let segments = std::mem::take(&mut row.segments);
             add(&codec::encode(&(part.key, row)));
+            segments.iter().for_each(|segment| add(&codec::encode(segment)));
             add(&codec::encode(&state.producers.forgotten()));
             for producer in state.producers.iter() {
                 add(&codec::encode(&producer));
             }
-            let (held, aborted) = state.txns.digest();
-            add(&codec::encode(&held));
-            for txn in aborted {
+            for held in state.txns.held_rows(PRODUCERS_PER_ROW) {
+                add(&codec::encode(&held));
+            }
+            for txn in state.txns.all_aborted() {
                 add(&codec::encode(txn));
             }
         }

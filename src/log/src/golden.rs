@@ -23,6 +23,7 @@ use crate::groups::{
     ConsumerGroupRow, ConsumerGroupRowV1, ConsumerMemberRow, ConsumerMemberRowV1, ConsumerSave,
     GroupCommand, GroupRow, GroupRowV1, MemberRow, Progress,
 };
+use crate::limits::SEGMENTS_PER_ROW;
 use crate::offsets::OffsetRow;
 use crate::partition::PartRow;
 use crate::producers::Producer;
@@ -492,7 +493,12 @@ fn story() -> Vec<Bytes> {
     let (group, offsets) = (GROUP.to_owned(), vec![OffsetEntry { key, ..entry() }]);
     let marker = Marker { epoch: 0, producer_id: 11, ..marker(Some(1), Outcome::Abort) };
     let once = OnceHead { key, ..head(u32::try_from(batch.len()).unwrap()) };
-    vec![
+    // More segments than the row of a replica has.
+    let many = PartKey { partition: 2, ..key };
+    let small = ReplicaSettings { segment_bytes: 1, ..SETTINGS };
+    let segments = (0..=SEGMENTS_PER_ROW).map(|_| produce_to(many, &batch));
+    let first = command::control(&Control::CreateReplica { key: many, settings: small }).unwrap();
+    let story = vec![
         command::control(&Control::CreateReplica { key, settings: SETTINGS }).unwrap(),
         produce(Claim::Plain, &with_producer(&batch, 7, 1, 0)),
         command::once(&once, std::slice::from_ref(&batch)),
@@ -515,7 +521,12 @@ fn story() -> Vec<Bytes> {
         produce(Claim::Number(1), &with_transaction(&batch, 11, 0, 0)),
         command::transactions(&TxnCommand::Mark { marker, parts: vec![key], groups: Vec::new() })
             .unwrap(),
-    ]
+    ];
+    story.into_iter().chain([first]).chain(segments).collect()
+}
+
+fn produce_to(key: PartKey, batch: &[u8]) -> Bytes {
+    command::produce(key, Claim::Plain, batch).0.freeze()
 }
 
 fn data_rows(golden: &mut Golden) {
@@ -534,7 +545,7 @@ fn data_rows(golden: &mut Golden) {
     first.begin_checkpoint()().unwrap();
     let found = rows.scan(b"").unwrap();
     let kinds: BTreeSet<u8> = found.iter().filter_map(|(key, _)| key.first().copied()).collect();
-    assert_eq!(kinds, BTreeSet::from(*b"RPTAOFLgtxy"), "a row of every kind");
+    assert_eq!(kinds, BTreeSet::from(*b"RSCPTAOFLgtxy"), "a row of every kind");
     golden.rows("data", found);
     let digest = crate::tests::digest(&mut *first);
     first.release().unwrap();

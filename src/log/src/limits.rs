@@ -36,6 +36,9 @@ pub const MAX_PRODUCERS: usize = 10_000;
 /// Producers in one row of a checkpoint.
 pub const PRODUCERS_PER_ROW: usize = 400;
 
+/// Segments of a partition in one row, of some 50 bytes each.
+pub const SEGMENTS_PER_ROW: usize = if cfg!(test) { 3 } else { 10_000 };
+
 /// Producers idle for so long are forgotten; Kafka's `producer.id.expiration.ms`.
 pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
 

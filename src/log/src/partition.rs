@@ -73,6 +73,10 @@ pub(crate) struct PartState {
     pub(crate) producer_rows: u32,
     /// Rows that hold their transactions since the latest checkpoint.
     pub(crate) txn_rows: u32,
+    /// Rows that hold segments beyond those in the replica's own row since the latest checkpoint.
+    pub(crate) segment_rows: u32,
+    /// When it was made, by the clock of the leader then; 0 when that was not noted.
+    pub(crate) created_ms: i64,
 }
 
 /// A partition in a checkpoint.
@@ -90,12 +94,20 @@ pub(crate) struct PartRow {
     pub(crate) compaction: Compaction,
 }
 
+/// When a replica was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Born {
+    pub(crate) term: u64,
+    pub(crate) at_ms: i64,
+}
+
 impl PartState {
-    /// An empty replica made in the term `born`; producers up to `forgotten` may have written to
+    /// An empty replica; producers up to `forgotten` may have written to
     /// an earlier topic of the same name.
-    pub(crate) fn new(settings: ReplicaSettings, forgotten: Option<i64>, born: u64) -> Self {
+    pub(crate) fn new(settings: ReplicaSettings, forgotten: Option<i64>, born: Born) -> Self {
         Self {
-            born,
+            born: born.term,
+            created_ms: born.at_ms,
             end: 0,
             log_start: 0,
             epochs: Vec::new(),
@@ -108,6 +120,7 @@ impl PartState {
             dirty: true,
             producer_rows: 0,
             txn_rows: 0,
+            segment_rows: 0,
         }
     }
 
@@ -126,6 +139,8 @@ impl PartState {
             dirty: false,
             producer_rows: row.producer_rows,
             txn_rows: 0,
+            segment_rows: 0,
+            created_ms: 0,
         }
     }
 
@@ -479,7 +494,7 @@ mod tests {
     #[test]
     fn epochs_end_where_the_next_begins() {
         let settings = ReplicaSettings { segment_bytes: 1, segment_ms: 1 };
-        let mut state = PartState::new(settings, None, 1);
+        let mut state = PartState::new(settings, None, Born { term: 1, at_ms: 0 });
         for (epoch, end) in [(2, 0), (2, 5), (4, 10), (4, 11)] {
             state.end = end;
             state.note_epoch(epoch);

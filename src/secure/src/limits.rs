@@ -8,6 +8,9 @@ pub const MAX_USERS: usize = 10_000;
 /// Access control entries of the cluster.
 pub const MAX_ACLS: usize = 10_000;
 
+/// Bytes of access control entries that the answer to a removal holds.
+pub const MAX_TOLD_BYTES: usize = 4 * 1024 * 1024;
+
 /// Entities with a quota.
 pub const MAX_QUOTAS: usize = 10_000;
 

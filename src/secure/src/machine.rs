@@ -10,9 +10,12 @@ use consensus::{ApplyAt, Fatal, Rows, StateMachine};
 
 use crate::acl::{AclTable, Binding, Filter};
 use crate::command::{AclResult, Command, Reply, UserChange, UserResult, Verifiers};
-use crate::limits::{MAX_ACLS, MAX_QUOTAS, MAX_USERS};
+use crate::limits::{MAX_ACLS, MAX_QUOTAS, MAX_TOLD_BYTES, MAX_USERS};
 use crate::quota::{Entity, QuotaTable, Values};
 use crate::store::Store;
+
+/// Bytes of an encoded entry beside its three texts, and some more.
+const FIXED_BYTES: usize = 64;
 
 pub(crate) struct Machine {
     store: Store,
@@ -105,19 +108,32 @@ impl Machine {
         results
     }
 
+    /// Returns what each filter removed. What [`MAX_TOLD_BYTES`] has no room for is removed without
+    /// being told: an answer that cannot be encoded would end every node.
     fn delete_acls(&self, filters: &[Filter], rows: &mut Rows<'_>) -> Vec<Vec<Binding>> {
         let all = self.store.acls().entries().clone();
-        let chosen = filters.iter().map(|filter| {
-            all.iter().filter(|entry| filter.matches(entry)).cloned().collect::<Vec<_>>()
+        let mut gone: BTreeSet<&Binding> = BTreeSet::new();
+        let mut room = MAX_TOLD_BYTES;
+        let removed = filters.iter().map(|filter| {
+            let mut told = Vec::new();
+            for entry in all.iter().filter(|entry| filter.matches(entry)) {
+                gone.insert(entry);
+                let bytes = FIXED_BYTES + entry.name.len() + entry.principal.len();
+                let bytes = bytes + entry.host.len();
+                if bytes <= room {
+                    room -= bytes;
+                    told.push(entry.clone());
+                }
+            }
+            told
         });
-        let chosen: Vec<Vec<Binding>> = chosen.collect();
-        let gone: BTreeSet<&Binding> = chosen.iter().flatten().collect();
+        let removed = removed.collect();
         for entry in &gone {
             rows.delete(&key(b'A', &codec::encode(entry)));
         }
         let kept = all.iter().filter(|entry| !gone.contains(entry)).cloned().collect();
         self.store.set_acls(AclTable::new(kept));
-        chosen
+        removed
     }
 }
 

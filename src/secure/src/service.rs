@@ -205,6 +205,7 @@ impl Security {
 mod tests {
     use super::*;
     use crate::acl::{EVERYBODY, PatternFilter, PatternType, Permission, WILDCARD};
+    use crate::limits::MAX_TOLD_BYTES;
     use crate::quota::{Entity, PRODUCER_BYTE_RATE, Who};
     use crate::sasl::Mechanism;
     use base::GroupId;
@@ -279,6 +280,31 @@ mod tests {
         let removed = security.delete_acls(vec![filter.clone(), filter]).await.unwrap();
         assert_eq!(removed, [vec![entry("a")], vec![entry("a")]]);
         assert!(!may("a") && may("b"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_tells_of_no_more_entries_than_it_has_room_for() {
+        let (security, _) = start(Some(Rules::default()));
+        let entries = |from: usize| (from..from + 1000).map(|n| entry(&format!("{n:01000}")));
+        for from in [0, 1000] {
+            security.create_acls(entries(from).collect()).await.unwrap();
+        }
+        let every = Filter {
+            resource: None,
+            pattern: PatternFilter::Any,
+            name: None,
+            principal: None,
+            host: None,
+            operation: None,
+            permission: None,
+        };
+        let removed = security.delete_acls(vec![every.clone(); 10]).await.unwrap();
+        let told: Vec<usize> = removed.iter().map(Vec::len).collect();
+        assert_eq!((told[0], told.len()), (2000, 10));
+        let bytes = told.iter().sum::<usize>() * 1000;
+        assert!((MAX_TOLD_BYTES / 2..MAX_TOLD_BYTES).contains(&bytes), "{bytes}");
+        let left = security.delete_acls(vec![every]).await.unwrap();
+        assert_eq!(left, [vec![]], "all are gone, told or not");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::group::RaftGroup;
 use super::leading::log_state_reply;
 use super::network::{decode_append, encode_append_reply, group_id};
-use super::snapshot::{Offer, check_ground, pull, serve_range};
+use super::snapshot::{Offer, check_ground, clear_staging, pull, serve_range};
 use super::types::{Types, invalid};
 use crate::birth::Birth;
 use crate::cluster::neighbours::watch_reply;
@@ -196,7 +196,13 @@ impl Server {
             let snapshot = openraft::Snapshot { meta, snapshot: offer.manifest };
             let reply =
                 group.raft.install_full_snapshot(offer.vote, snapshot).await.map_err(text)?;
-            tracing::info!(group = %group.shared.group, %from, "installed a snapshot");
+            // What came too late is not installed, and would stay.
+            let shared = group.shared.clone();
+            let cleared = tokio::task::spawn_blocking(move || clear_staging(&shared)).await;
+            match cleared.map_err(text)?.map_err(text)? {
+                false => tracing::info!(group = %group.shared.group, %from, "installed a snapshot"),
+                true => tracing::info!(group = %group.shared.group, %from, "a snapshot came late"),
+            }
             let reply = proto::SnapshotReply { vote: Some((&reply.vote).into()) };
             Ok(Message::head(reply.encode_to_vec()))
         })

@@ -98,7 +98,7 @@ pub(crate) async fn pull(
     from: NodeId,
     manifest: &mut Manifest,
 ) -> io::Result<()> {
-    let dir = shared.data_dir.join("snap").join(shared.group.to_string());
+    let dir = staging(shared);
     let lacking = lacking(shared, &manifest.position.files)?;
     keep_pieces(&*shared.env.disk, &dir, &lacking)?;
     for file in &manifest.rows {
@@ -119,6 +119,21 @@ pub(crate) async fn pull(
     }
     manifest.staged = Some(Staged { dir, pieces });
     Ok(())
+}
+
+/// Where a snapshot of a group is staged.
+fn staging(shared: &Shared) -> PathBuf {
+    shared.data_dir.join("snap").join(shared.group.to_string())
+}
+
+/// Removes what is staged, for nobody asks for it any more: whether there was anything.
+pub(crate) fn clear_staging(shared: &Shared) -> io::Result<bool> {
+    let dir = staging(shared);
+    let staged = shared.env.disk.exists(&dir)?;
+    if staged {
+        shared.env.disk.remove_dir_all(&dir)?;
+    }
+    Ok(staged)
 }
 
 /// The beginning of a file that this node has, and its checksum.
@@ -143,11 +158,12 @@ struct Lack<'a> {
 
 fn lacking<'a>(shared: &Shared, files: &'a [SnapshotFile]) -> io::Result<Vec<Lack<'a>>> {
     let own = own_files_here(shared)?;
+    let own: BTreeMap<&str, &SnapshotFile> = own.iter().map(|f| (f.path.as_str(), f)).collect();
     let mut keys = BTreeSet::new();
     let mut lacking = Vec::new();
     for file in files {
         // A longer file than the sender's cannot be: this node would not need the snapshot.
-        let have = own.iter().find(|f| f.path == file.path && f.len <= file.len);
+        let have = own.get(file.path.as_str()).filter(|f| f.len <= file.len);
         let have = have.map_or_else(Have::default, |f| Have { len: f.len, crc: f.crc });
         if have.len == file.len && file.len > 0 && have.crc == file.crc {
             continue;
@@ -369,7 +385,10 @@ pub(crate) fn place(shared: &Shared, staged: &Staged) -> io::Result<()> {
         let least = spoken_of.get(piece.path.as_str()).copied().unwrap_or(0);
         parents.insert(place_piece(shared, &staged.dir, piece, least)?);
     }
-    parents.iter().try_for_each(|parent| shared.env.disk.sync_dir(parent))
+    // A folder may be new, too, and then its name stands in the one above.
+    let above = parents.iter().filter_map(|parent| parent.parent().map(Path::to_owned));
+    let above: BTreeSet<PathBuf> = above.collect();
+    parents.iter().chain(&above).try_for_each(|parent| shared.env.disk.sync_dir(parent))
 }
 
 /// Returns the folder of the piece's file, which is not synced yet. The file will have at least

@@ -140,3 +140,31 @@ fn a_learner_of_a_life_that_is_over_does_not_put_its_node_behind() {
         until("everybody keeps up", || NODES.iter().all(in_sync)).await;
     });
 }
+
+#[test]
+fn a_disk_that_comes_back_after_a_blank_one_took_its_slot_gets_it_again() {
+    simulate(async {
+        let mut bench = Bench::three(1).await;
+        bench.propose(1, GroupId::M0, set("before", "kept")).await.unwrap();
+        bench.crash(&[3], Crash::Process).await;
+        let first = bench.disks.insert(3, blank_disk(7)).unwrap();
+        bench.start(3).await.unwrap();
+        until("the blank one votes", || bench.members_are_settled()).await;
+        bench.propose(1, GroupId::M0, set("meanwhile", "kept")).await.unwrap();
+        bench.crash(&[3], Crash::Process).await;
+        // Its own log says that it votes; the leaders know better, and nobody sends it anything.
+        bench.disks.insert(3, first);
+        bench.start(3).await.unwrap();
+        until("it is in again", || bench.members_are_settled() && bench.is_ready()).await;
+        bench.crash(&[1], Crash::LoseUnsynced).await;
+        until("others lead", || bench.lives.values().all(|life| life.cluster.is_ready())).await;
+        bench.propose(3, GroupId::M0, set("after", "new")).await.unwrap();
+        bench.start_all().await;
+        for node in NODES {
+            let rows = bench.rows(node, GroupId::M0).await;
+            let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+            assert_eq!(keys, ["after", "before", "meanwhile"], "node {node}");
+        }
+        bench.equal_digests().await;
+    });
+}

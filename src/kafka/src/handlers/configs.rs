@@ -306,8 +306,12 @@ pub(crate) fn describe(
 ) -> DescribeConfigsResponse {
     let (mut results, mut seen) = (Vec::new(), BTreeSet::new());
     for resource in request.resources {
-        // An answer is large: what is asked for twice is answered once.
-        if !seen.insert((resource.resource_type, resource.resource_name.clone())) {
+        // An answer is large: what is asked for twice is answered once, and "01" is node 1.
+        let same = match resource.resource_name.parse::<i32>() {
+            Ok(node) if resource.resource_type == BROKER => node.to_string(),
+            _ => resource.resource_name.clone(),
+        };
+        if !seen.insert((resource.resource_type, same)) {
             continue;
         }
         let mut answer = DescribeConfigsResult {

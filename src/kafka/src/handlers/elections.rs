@@ -10,6 +10,7 @@ use base::{GroupId, NodeId};
 use futures::future::join_all;
 use log::Topic;
 
+use super::may_exist;
 use crate::codec::messages::{
     ElectLeadersPartitionResult, ElectLeadersRequest, ElectLeadersResponse, ReplicaElectionResult,
 };
@@ -91,10 +92,12 @@ pub(crate) async fn elect(
     let mut plans: Vec<(String, Vec<(i32, Plan)>)> = Vec::new();
     for (name, partitions) in named {
         let topic = shared.backend.log.topic(&name);
+        // Not in every partition's text where it is so long that no topic has it.
+        let told = if may_exist(&name) { name.as_str() } else { "this" };
         let plan = |partition: i32| match &topic {
             Some(topic) => shared.plan(topic, partition, unclean),
             None => {
-                let text = format!("No such topic as {name}");
+                let text = format!("No such topic as {told}");
                 Plan::Refuse(errors::UNKNOWN_TOPIC_OR_PARTITION, text)
             }
         };

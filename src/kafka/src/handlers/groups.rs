@@ -9,9 +9,10 @@ use log::groups::{
     CommitCheck, CommitVia, Described, FetchCheck, GroupError, Heartbeat, Join, Leave, MemberName,
     Sync as SyncGroup,
 };
-use log::limits::MAX_ALL_PARTITIONS;
+use log::limits::{MAX_ALL_PARTITIONS, MAX_OFFSETS_PER_COMMIT};
 use log::{CommittedOffset, LogError, OffsetToCommit};
 
+use super::may_exist;
 use crate::codec::messages::*;
 use crate::errors;
 use crate::gateway::Shared;
@@ -192,7 +193,7 @@ fn dead(answer: &mut DescribedGroup, why: &str, version: i16) {
 /// is no such group: clients take that for final.
 pub(super) async fn has_offsets(shared: &Arc<Shared>, group: &str) -> Result<bool, errors::Code> {
     let offsets = shared.backend.log.fetch_offsets(group).await;
-    offsets.map(|offsets| !offsets.is_empty()).map_err(|error| coordinator_code(&error))
+    offsets.map(|offsets| !offsets.is_empty()).map_err(|error| admin_code(&error))
 }
 
 pub(crate) async fn list(shared: &Arc<Shared>, request: &ListGroupsRequest) -> ListGroupsResponse {
@@ -226,8 +227,11 @@ pub(crate) async fn delete(
     shared: &Arc<Shared>,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let mut results = Vec::new();
+    let (mut results, mut seen) = (Vec::new(), BTreeSet::new());
     for group_id in request.groups_names {
+        if !seen.insert(group_id.clone()) {
+            continue;
+        }
         let error_code = delete_one(shared, &group_id).await;
         results.push(DeletableGroupResult { group_id, error_code });
     }
@@ -246,7 +250,16 @@ async fn delete_one(shared: &Arc<Shared>, group: &str) -> errors::Code {
         },
     }
     let deleted = shared.backend.log.delete_offsets(group, None).await;
-    deleted.err().map_or(errors::NONE, |error| coordinator_code(&error))
+    deleted.err().map_or(errors::NONE, |error| admin_code(&error))
+}
+
+/// Errors as those see them that describe and delete groups. A time-out is final to Java's admin
+/// client; Kafka's coordinator says instead that it is not available, which is tried again.
+fn admin_code(error: &LogError) -> errors::Code {
+    match coordinator_code(error) {
+        errors::REQUEST_TIMED_OUT => errors::COORDINATOR_NOT_AVAILABLE,
+        other => other,
+    }
 }
 
 /// Errors of the group's data group are errors of its coordinator.
@@ -268,45 +281,55 @@ pub(crate) async fn commit(
         group: request.group_id.clone(),
         via: if version < 9 { CommitVia::OldOffsetCommit } else { CommitVia::OffsetCommit },
         generation: request.generation_id_or_member_epoch,
-        member: request.member_id,
-        instance: instance(request.group_instance_id),
+        member: request.member_id.clone(),
+        instance: instance(request.group_instance_id.clone()),
     };
-    let refused = shared.backend.consumer_groups.check_commit(&check).err();
-    let mut codes = refused.map(|error| vec![errors::group_code(error)]);
-    if codes.is_none() {
-        let offsets = request.topics.iter().flat_map(|topic| {
-            topic.partitions.iter().map(|part| OffsetToCommit {
-                topic: topic.name.clone(),
-                partition: part.partition_index,
-                offset: part.committed_offset,
-                leader_epoch: part.committed_leader_epoch,
-                metadata: part.committed_metadata.clone().unwrap_or_default(),
-            })
+    let checked = shared.backend.consumer_groups.check_commit(&check).map_err(errors::group_code);
+    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
+    let each = match checked {
+        Ok(()) if count > MAX_OFFSETS_PER_COMMIT => Err(errors::INVALID_REQUEST),
+        Ok(()) => commit_each(shared, &request).await,
+        Err(code) => Err(code),
+    };
+    // Either one code for each partition that may be, or one for all.
+    let (mut each, all) = match each {
+        Ok(each) => (each.into_iter(), errors::UNKNOWN_TOPIC_OR_PARTITION),
+        Err(code) => (Vec::new().into_iter(), code),
+    };
+    let topics = request.topics.into_iter().map(|topic| {
+        let known = may_exist(&topic.name);
+        let code = |_: &OffsetCommitRequestPartition| match known {
+            true => each.next().unwrap_or(all),
+            false => all,
+        };
+        let codes: Vec<errors::Code> = topic.partitions.iter().map(code).collect();
+        let partitions = topic.partitions.iter().zip(codes).map(|(part, error_code)| {
+            let partition_index = part.partition_index;
+            OffsetCommitResponsePartition { partition_index, error_code }
         });
-        let offsets: Vec<OffsetToCommit> = offsets.collect();
-        codes = Some(match shared.backend.log.commit_offsets(&request.group_id, &offsets).await {
-            Ok(each) => {
-                each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect()
-            }
-            Err(error) => vec![coordinator_code(&error)],
-        });
-    }
-    // One code for all, or one for each.
-    let codes = codes.unwrap_or_default();
-    let mut next = codes.iter().copied();
-    let last = codes.last().copied().unwrap_or(errors::NONE);
-    let topics = request.topics.into_iter().map(|topic| OffsetCommitResponseTopic {
-        name: topic.name,
-        partitions: topic
-            .partitions
-            .into_iter()
-            .map(|part| OffsetCommitResponsePartition {
-                partition_index: part.partition_index,
-                error_code: next.next().unwrap_or(last),
-            })
-            .collect(),
+        OffsetCommitResponseTopic { partitions: partitions.collect(), name: topic.name }
     });
     OffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() }
+}
+
+async fn commit_each(
+    shared: &Arc<Shared>,
+    request: &OffsetCommitRequest,
+) -> Result<Vec<errors::Code>, errors::Code> {
+    let possible = request.topics.iter().filter(|topic| may_exist(&topic.name));
+    let offsets = possible.flat_map(|topic| {
+        topic.partitions.iter().map(|part| OffsetToCommit {
+            topic: topic.name.clone(),
+            partition: part.partition_index,
+            offset: part.committed_offset,
+            leader_epoch: part.committed_leader_epoch,
+            metadata: part.committed_metadata.clone().unwrap_or_default(),
+        })
+    });
+    let offsets: Vec<OffsetToCommit> = offsets.collect();
+    let each = shared.backend.log.commit_offsets(&request.group_id, &offsets).await;
+    let each = each.map_err(|error| coordinator_code(&error))?;
+    Ok(each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect())
 }
 
 /// Topics and partitions that a request asks for; `None` for all.
@@ -315,9 +338,10 @@ type Wanted = Option<Vec<(String, Vec<i32>)>>;
 /// A committed offset, or why there is none for now.
 type Answered = (CommittedOffset, errors::Code);
 
-fn no_offset(topic: &str, partition: i32) -> CommittedOffset {
+/// Without the topic's name, which a request has once for many partitions, and so has the answer.
+fn no_offset(partition: i32) -> CommittedOffset {
     CommittedOffset {
-        topic: topic.to_owned(),
+        topic: String::new(),
         partition,
         offset: -1,
         leader_epoch: -1,
@@ -342,30 +366,40 @@ async fn committed(
         false => Default::default(),
     };
     let found = log.fetch_offsets(group).await.map_err(|e| coordinator_code(&e))?;
-    let mut by_part: BTreeMap<(String, i32), CommittedOffset> =
-        found.into_iter().map(|o| ((o.topic.clone(), o.partition), o)).collect();
-    let answered = |offset: CommittedOffset| {
-        if unstable.contains(&(offset.topic.clone(), offset.partition)) {
-            (no_offset(&offset.topic, offset.partition), errors::UNSTABLE_OFFSET_COMMIT)
+    let is_unstable = |topic: &str, partition: i32| {
+        // Looked up with a name of its own, and only where anything is.
+        !unstable.is_empty() && unstable.contains(&(topic.to_owned(), partition))
+    };
+    let mut by_topic: BTreeMap<String, BTreeMap<i32, CommittedOffset>> = BTreeMap::new();
+    for offset in found {
+        by_topic.entry(offset.topic.clone()).or_default().insert(offset.partition, offset);
+    }
+    let answered = |topic: &str, partition: i32, offset: Option<CommittedOffset>| {
+        if is_unstable(topic, partition) {
+            (no_offset(partition), errors::UNSTABLE_OFFSET_COMMIT)
         } else {
-            (offset, errors::NONE)
+            (offset.unwrap_or_else(|| no_offset(partition)), errors::NONE)
         }
     };
     let Some(wanted) = wanted else {
-        let mut topics: BTreeMap<String, Vec<Answered>> = BTreeMap::new();
-        for ((topic, _), offset) in by_part {
-            topics.entry(topic).or_default().push(answered(offset));
-        }
-        return Ok(topics.into_iter().collect());
+        let topic = |(topic, parts): (String, BTreeMap<i32, CommittedOffset>)| {
+            let parts = parts.into_iter().map(|(p, offset)| answered(&topic, p, Some(offset)));
+            let parts = parts.collect();
+            (topic, parts)
+        };
+        return Ok(by_topic.into_iter().map(topic).collect());
     };
+    let mut told: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
     let mut topics = Vec::new();
-    for (topic, parts) in wanted {
-        let mut offsets = Vec::new();
-        for part in parts {
-            let offset = by_part.remove(&(topic.clone(), part));
-            offsets.push(answered(offset.unwrap_or_else(|| no_offset(&topic, part))));
-        }
-        topics.push((topic, offsets));
+    for (topic, mut parts) in wanted {
+        // What is asked for twice is answered once: an answer may be large.
+        let told = told.entry(topic.clone()).or_default();
+        parts.retain(|part| told.insert(*part));
+        let mut known = by_topic.get_mut(&topic);
+        let mut offset_of = |part: i32| known.as_mut().and_then(|known| known.remove(&part));
+        let parts = parts.into_iter().map(|part| answered(&topic, part, offset_of(part)));
+        let parts = parts.collect();
+        topics.push((topic, parts));
     }
     Ok(topics)
 }
@@ -407,7 +441,7 @@ fn part_code(code: errors::Code, version: i16) -> Option<errors::Code> {
 fn refused(wanted: Wanted, code: errors::Code, version: i16) -> Vec<(String, Vec<Answered>)> {
     let Some(code) = part_code(code, version) else { return Vec::new() };
     let topic = |(name, parts): (String, Vec<i32>)| {
-        let parts = parts.into_iter().map(|part| (no_offset(&name, part), code)).collect();
+        let parts = parts.into_iter().map(|part| (no_offset(part), code)).collect();
         (name, parts)
     };
     wanted.unwrap_or_default().into_iter().map(topic).collect()
@@ -515,13 +549,16 @@ pub(crate) async fn delete_offsets(
         let allowed = groups.check_offset_delete(group, &topic.name);
         let mut code = errors::group_result(&allowed);
         let indexes: BTreeSet<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+        if code == errors::NONE && !may_exist(&topic.name) {
+            code = errors::UNKNOWN_TOPIC_OR_PARTITION;
+        }
         if code == errors::NONE && indexes.len() > MAX_ALL_PARTITIONS {
             code = errors::INVALID_REQUEST;
         }
         if code == errors::NONE {
             let keys: Vec<_> = indexes.into_iter().map(|p| (topic.name.clone(), p)).collect();
             let deleted = shared.backend.log.delete_offsets(group, Some(&keys)).await;
-            code = deleted.err().map_or(errors::NONE, |error| coordinator_code(&error));
+            code = deleted.err().map_or(errors::NONE, |error| admin_code(&error));
         }
         let partitions = topic.partitions.into_iter().map(|p| OffsetDeleteResponsePartition {
             partition_index: p.partition_index,

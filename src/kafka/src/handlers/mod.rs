@@ -27,6 +27,12 @@ use crate::codec::{Request, RequestBody, ResponseBody};
 use crate::gateway::Shared;
 use crate::outgoing::Held;
 
+/// Whether there may be a topic of this name. One that is longer would be copied for each of many
+/// partitions.
+fn may_exist(topic: &str) -> bool {
+    topic.len() <= log::limits::MAX_TOPIC_NAME
+}
+
 /// Answers a request, as far as its client may have it. `None` when the client wants no answer.
 pub(crate) async fn handle(
     shared: &Arc<Shared>,

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::may_exist;
 use crate::codec::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
     ListPartitionReassignmentsResponse, ReassignablePartitionResponse, ReassignableTopicResponse,
@@ -43,6 +44,8 @@ pub(crate) fn alter(
 
 fn check(shared: &Arc<Shared>, name: &str, partition: i32, replicas: Option<Vec<i32>>) -> Refusal {
     let Some(topic) = shared.backend.log.topic(name) else {
+        // Not in every partition's text where it is so long that no topic has it.
+        let name = if may_exist(name) { name } else { "this" };
         let text = format!("Unable to find a topic named {name}.");
         return Err((errors::UNKNOWN_TOPIC_OR_PARTITION, text));
     };

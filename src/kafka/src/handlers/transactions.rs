@@ -1,12 +1,13 @@
 //! Transactions: producers' requests to their coordinator, and what administrators ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use log::limits::MAX_TXN_PARTITIONS;
 use log::transactions::{Outcome, ProducerEpoch, TxnState, TxnVersion};
 use log::{LogError, TopicRef, TxnDescription};
 
+use super::may_exist;
 use crate::codec::messages::*;
 use crate::errors::{self, Code};
 use crate::gateway::Shared;
@@ -129,8 +130,15 @@ async fn add_to_one(
     let AddPartitionsToTxnTransaction { transactional_id: id, producer_id, .. } = transaction;
     let producer = ProducerEpoch { producer_id, epoch: transaction.producer_epoch };
     let count: usize = transaction.topics.iter().map(|topic| topic.partitions.len()).sum();
-    if count > MAX_TXN_PARTITIONS {
-        let topic_results = results(transaction.topics, std::iter::repeat(errors::INVALID_REQUEST));
+    let refused = if count > MAX_TXN_PARTITIONS {
+        Some(errors::INVALID_REQUEST)
+    } else if !transaction.topics.iter().all(|topic| may_exist(&topic.name)) {
+        Some(errors::UNKNOWN_TOPIC_OR_PARTITION)
+    } else {
+        None
+    };
+    if let Some(code) = refused {
+        let topic_results = results(transaction.topics, std::iter::repeat(code));
         return AddPartitionsToTxnResult { transactional_id: id, topic_results };
     }
     let parts = named(&transaction.topics);
@@ -249,10 +257,13 @@ pub(crate) fn describe_producers(
         }
         answer
     };
+    // An answer may be large: what is asked for twice is answered once.
+    let mut seen: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
     let topic = |topic: DescribeProducersTopicRequest| {
         let name = topic.name;
-        let partitions = topic.partition_indexes.into_iter().map(|index| part(&name, index));
-        let partitions = partitions.collect();
+        let seen = seen.entry(name.clone()).or_default();
+        let new = topic.partition_indexes.into_iter().filter(|index| seen.insert(*index));
+        let partitions = new.map(|index| part(&name, index)).collect();
         DescribeProducersTopicResponse { name, partitions }
     };
     let topics = request.topics.into_iter().map(topic).collect();
@@ -264,8 +275,12 @@ pub(crate) async fn describe(
     shared: &Arc<Shared>,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
-    let mut transaction_states = Vec::with_capacity(request.transactional_ids.len());
+    let (mut transaction_states, mut seen) = (Vec::new(), BTreeSet::new());
     for id in request.transactional_ids {
+        // An answer may be large: what is asked for twice is answered once.
+        if !seen.insert(id.clone()) {
+            continue;
+        }
         let state = match shared.backend.log.describe_transaction(&id).await {
             Ok(txn) => described(txn),
             Err(error) => DescribedTransactionState {

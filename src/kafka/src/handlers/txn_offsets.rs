@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use log::groups::{CommitCheck, CommitVia};
+use log::limits::MAX_OFFSETS_PER_COMMIT;
 use log::transactions::{ProducerEpoch, TxnVersion};
 use log::{LogError, OffsetToCommit};
 
+use super::may_exist;
 use super::transactions::coordinator_code;
 use crate::codec::messages::*;
 use crate::errors::{self, Code};
@@ -17,25 +19,33 @@ pub(crate) async fn commit(
     request: TxnOffsetCommitRequest,
     version: i16,
 ) -> TxnOffsetCommitResponse {
-    let codes = codes(shared, &request, version).await;
-    // One code for all, or one for each.
-    let last = codes.last().copied().unwrap_or(errors::NONE);
-    let mut next = codes.into_iter();
-    let topics = request.topics.into_iter().map(|topic| TxnOffsetCommitResponseTopic {
-        name: topic.name,
-        partitions: topic
-            .partitions
-            .into_iter()
-            .map(|part| TxnOffsetCommitResponsePartition {
-                partition_index: part.partition_index,
-                error_code: next.next().unwrap_or(last),
-            })
-            .collect(),
+    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
+    let each = match count > MAX_OFFSETS_PER_COMMIT {
+        true => Err(errors::INVALID_REQUEST),
+        false => codes(shared, &request, version).await,
+    };
+    // Either one code for each partition that may be, or one for all.
+    let (mut each, all) = match each {
+        Ok(each) => (each.into_iter(), errors::UNKNOWN_TOPIC_OR_PARTITION),
+        Err(code) => (Vec::new().into_iter(), code),
+    };
+    let topics = request.topics.into_iter().map(|topic| {
+        let known = may_exist(&topic.name);
+        let part = |part: TxnOffsetCommitRequestPartition| TxnOffsetCommitResponsePartition {
+            partition_index: part.partition_index,
+            error_code: if known { each.next().unwrap_or(all) } else { all },
+        };
+        let partitions = topic.partitions.into_iter().map(part).collect();
+        TxnOffsetCommitResponseTopic { name: topic.name, partitions }
     });
     TxnOffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() }
 }
 
-async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: i16) -> Vec<Code> {
+async fn codes(
+    shared: &Arc<Shared>,
+    request: &TxnOffsetCommitRequest,
+    version: i16,
+) -> Result<Vec<Code>, Code> {
     let check = CommitCheck {
         group: request.group_id.clone(),
         via: CommitVia::Transaction,
@@ -45,9 +55,10 @@ async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: 
     };
     let groups = &shared.backend.consumer_groups;
     if let Err(error) = groups.check_transactional_commit(&check) {
-        return vec![errors::group_code(error)];
+        return Err(errors::group_code(error));
     }
-    let offsets = request.topics.iter().flat_map(|topic| {
+    let possible = request.topics.iter().filter(|topic| may_exist(&topic.name));
+    let offsets = possible.flat_map(|topic| {
         topic.partitions.iter().map(|part| OffsetToCommit {
             topic: topic.name.clone(),
             partition: part.partition_index,
@@ -64,16 +75,15 @@ async fn codes(shared: &Arc<Shared>, request: &TxnOffsetCommitRequest, version: 
     let log = &shared.backend.log;
     let transaction = match log.transaction_of_group(id, producer, group, speaks).await {
         Ok(transaction) => transaction,
-        Err(error) => return vec![code(&error, version)],
+        Err(error) => return Err(code(&error, version)),
     };
     // That took its time, in which the group may have given the member's partitions to another.
     if let Err(error) = groups.check_transactional_commit(&check) {
-        return vec![errors::group_code(error)];
+        return Err(errors::group_code(error));
     }
-    match log.commit_offsets_in_transaction(&transaction, &offsets).await {
-        Ok(each) => each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect(),
-        Err(error) => vec![code(&error, version)],
-    }
+    let each = log.commit_offsets_in_transaction(&transaction, &offsets).await;
+    let each = each.map_err(|error| code(&error, version))?;
+    Ok(each.into_iter().map(|r| r.err().map_or(errors::NONE, |e| e.code())).collect())
 }
 
 fn code(error: &LogError, version: i16) -> Code {

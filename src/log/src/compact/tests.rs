@@ -17,7 +17,7 @@ use crate::batch::{self, BatchHeader, Compression, frame_info, with_producer};
 use crate::command::{self, Control};
 use crate::compression::{Level, compress};
 use crate::configs::ReplicaSettings;
-use crate::partition::{PartState, Partition};
+use crate::partition::{Born, PartState, Partition};
 use crate::records::{RecordRef, raw_records, records};
 use crate::tests::{Life, digest};
 use crate::transactions::Claim;
@@ -179,7 +179,7 @@ impl Rig {
         let stream = Stream::create(&writer, "/p/x".into(), frame_info);
         let key = PartKey { topic: uuid::Uuid::nil(), partition: 0 };
         let settings = ReplicaSettings { segment_bytes: 1 << 20, segment_ms: 1 << 40 };
-        let state = PartState::new(settings, None, 1);
+        let state = PartState::new(settings, None, Born { term: 1, at_ms: 0 });
         let part = Partition::new(key, GroupId::data(0), "x".into(), stream, state);
         Self {
             part,

@@ -28,17 +28,18 @@ impl GroupService {
         let every = Duration::from_millis(self.config().offsets_check_ms.max(1));
         let mut check_at = Instant::now() + every;
         loop {
-            let groups = match tokio::time::timeout_at(check_at, topics.changed()).await {
-                Ok(Ok(())) => {
-                    // Several changes are one reason to look.
-                    tokio::time::sleep(DELETED_TOPICS.min(every)).await;
-                    Groups::Stay
-                }
+            match tokio::time::timeout_at(check_at, topics.changed()).await {
+                // Several changes are one reason to look.
+                Ok(Ok(())) => tokio::time::sleep(DELETED_TOPICS.min(every)).await,
                 Ok(Err(_)) => return,
-                Err(_) => {
-                    check_at = Instant::now() + every;
-                    Groups::GoWhenEmpty
-                }
+                Err(_) => {}
+            }
+            // Where topics change all the time, the wait never comes to its end.
+            let groups = if Instant::now() < check_at {
+                Groups::Stay
+            } else {
+                check_at = Instant::now() + every;
+                Groups::GoWhenEmpty
             };
             for shard in self.led_shards() {
                 if let Err(error) = self.expire_shard(shard, groups).await {

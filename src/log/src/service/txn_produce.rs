@@ -172,14 +172,16 @@ impl LogService {
     }
 
     /// Whether a batch before this one is missing. A producer that the partition does not know
-    /// may begin anywhere, as its state may have expired or gone with a topic of that name; but not
-    /// when its epoch is younger than that and nobody with its id was forgotten: then an earlier
-    /// batch was refused and comes again.
+    /// may begin anywhere, as its state may have expired, or gone with a topic of that name that
+    /// its epoch is older than; else an earlier batch was refused and comes again.
     fn has_gap(&self, part: &Partition, header: &BatchHeader, confirmed: &Confirmed) -> bool {
         let age_ms = self.now_ms().saturating_sub(confirmed.epoch_since_ms);
         let state = part.state.lock();
         let known = state.producers.epoch_of(header.producer_id).is_some();
+        // That it may have been forgotten is not enough: nearly everybody's id is below the highest
+        // of those that were, once that is.
         let forgotten = Some(header.producer_id) <= state.producers.forgotten();
-        header.base_sequence != 0 && !known && !forgotten && age_ms < PRODUCER_EXPIRY_MS
+        let made_anew = forgotten && confirmed.epoch_since_ms < state.created_ms;
+        header.base_sequence != 0 && !known && !made_anew && age_ms < PRODUCER_EXPIRY_MS
     }
 }

@@ -236,6 +236,10 @@ fn end_v2(
     fresh_id: Option<i64>,
     now_ms: i64,
 ) -> Decision {
+    if txn.is_next(producer) {
+        // The end of the transaction before is not complete; what this one wrote was refused.
+        return refuse(TxnError::ConcurrentTransactions);
+    }
     let repeats = txn.is_repeated_end(producer);
     if txn.producer_id != producer.producer_id && !repeats {
         return refuse(TxnError::InvalidProducerIdMapping);
