@@ -2,13 +2,14 @@
 //!
 //! Rows: `R` + topic id + partition: a replica at the latest checkpoint; `S` + topic id +
 //! partition + number: its later segments, where it has many; `C` + topic id + partition: when it
-//! was made; `P` + topic id + partition + number: its producers; `H` + topic id + partition: the highest id of those it has
-//! forgotten; `h`: the highest that deleted replicas knew; `T`, as `P`: their transactions; `A` +
-//! topic id + partition + offset of the marker: a transaction aborted there; `O` + group + topic
-//! id + partition: a committed offset; `F` + source: a fence; `L` + topic id + partition + source +
-//! file key: a ledger entry; `gr…`: consumer groups; `t`, `x`, `y`: transactions (see
-//! [`crate::transactions`]). Numbers are big-endian; group and source have a u16 length before
-//! them. `R`, `S`, `C`, `P`, `H`, `T` and `A` rows are written at checkpoints only, the others in apply.
+//! was made; `P` + topic id + partition + number: its producers; `H` + topic id + partition: the
+//! highest id of those it has forgotten; `h`: the highest that deleted replicas knew; `T`, as `P`:
+//! their transactions; `A` + topic id + partition + offset of the marker: a transaction aborted
+//! there; `O` + group + topic id + partition: a committed offset; `F` + source: a fence; `L` +
+//! topic id + partition + source + file key: a ledger entry; `gr…`: consumer groups; `t`, `x`,
+//! `y`: transactions (see [`crate::transactions`]). Numbers are big-endian; group and source have a
+//! u16 length before them. `R`, `S`, `C`, `P`, `H`, `T` and `A` rows are written at checkpoints
+//! only, the others in apply.
 //!
 //! Invariant: files that a durable checkpoint speaks of exist, with all that belongs to it, until
 //! a later checkpoint is durable. A checkpoint syncs files while apply goes on, so a deleted
