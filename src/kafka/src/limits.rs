@@ -42,8 +42,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A client must have proved who it is within this time.
 pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Once a request has begun, its first bytes may take so long (see [`MIN_BYTES_PER_SECOND`]), and
-/// so long may pass without any further byte.
+/// Once a request has begun, every 2 MiB of it, or what is left of it, may take so long beyond what
+/// [`MIN_BYTES_PER_SECOND`] gives it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that takes no bytes of its response for so long is cut off.
