@@ -20,7 +20,7 @@ from support.cluster import Cluster
 from support.raw_kafka import RawKafka
 from support.wait import wait_until
 from test_groups import (
-    DEADLINE, Member, Reader, Sender, check_committed, create, servers, wait_read_on,
+    DEADLINE, Member, Reader, Sender, all_read, check_committed, create, servers, wait_read_on,
 )
 from test_java import Tools
 
@@ -107,7 +107,7 @@ def test_members_share_come_and_leave(quick, name, assignor):
     settle(quick, name, sender)
     sender.stop()
     found = lambda: [*one.found, *two.found, *three.found]  # noqa: E731
-    wait_until(lambda: sender.acked.keys() <= set(found()), DEADLINE, "all records")
+    wait_until(lambda: all_read(sender, [one, two, three]), DEADLINE, "all records")
     wait_committed(quick, name, sender.acked)
     two.leave()
     three.leave()
@@ -277,10 +277,11 @@ def test_a_group_changes_its_protocol_while_nobody_is_in_it(quick, name):
         reader.leave()
     last = joined(quick, name)
     sender.stop()
-    found = lambda: [pair for reader in [*readers, last] for pair in reader.found]  # noqa: E731
-    wait_until(lambda: sender.acked.keys() <= set(found()), DEADLINE, "all records")
+    readers.append(last)
+    wait_until(lambda: all_read(sender, readers), DEADLINE, "all records")
     last.leave()
-    assert len(found()) == len(sender.acked), "each went on where the one before had ended"
+    found = sum(len(reader.found) for reader in readers)
+    assert found == len(sender.acked), "each went on where the one before had ended"
 
 
 def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
@@ -312,8 +313,7 @@ def test_the_coordinator_dies_while_a_group_consumes(own_cluster, name):
     cluster.wait_ready()
     sender.wait_acks(300)
     sender.stop()
-    found = lambda: {*one.found, *two.found, *three.found}  # noqa: E731
-    wait_until(lambda: sender.acked.keys() <= found(), DEADLINE, "all records")
+    wait_until(lambda: all_read(sender, [one, two, three]), DEADLINE, "all records")
     wait_committed(cluster, name, sender.acked)
     for member in (one, two, three):
         member.leave()

@@ -7,6 +7,7 @@ import time
 import requests
 from confluent_kafka import Consumer, Producer
 
+from support.acks import Acks
 from support.pipelines import write_files
 from support.reading import count, records
 from support.wait import wait_until
@@ -44,7 +45,7 @@ class Producing(Threaded):
     def __init__(self, cluster, topic):
         super().__init__()
         self.topic = topic
-        self.acked = {}
+        self.acked = Acks()
         self.acks = {}
         self.failed = []
         self._producer = Producer({
@@ -74,7 +75,7 @@ class Producing(Threaded):
         if error is not None:
             self.failed.append(error)
             return
-        self.acked[(message.partition(), message.offset())] = message.value()
+        self.acked.note(message)
         self.acks.setdefault(message.partition(), []).append(time.monotonic())
 
     def longest_gap(self):
@@ -199,16 +200,7 @@ class Load:
         self.producer.stop()
         acked = self.producer.acked
         assert not self.producer.failed, self.producer.failed[:3]
-        wait_until(lambda: acked.keys() <= self.consumer.read.keys(), 60,
+        wait_until(lambda: acked.are_in(dict(self.consumer.read)), 60,
                    "the group has read every acknowledged record")
         self.consumer.stop()
-        found = records(self.cluster, self.producer.topic)
-        assert found == acked, difference(found, acked)
-        assert {k: self.consumer.read[k] for k in acked} == acked
-        assert len(set(found.values())) == len(found), "a record stands there twice"
-
-
-def difference(found, acked):
-    lost = [k for k in acked if found.get(k) != acked[k]]
-    more = [k for k in found if k not in acked]
-    return f"lost or changed: {sorted(lost)[:5]}; never acknowledged: {sorted(more)[:5]}"
+        acked.check_same(records(self.cluster, self.producer.topic))
