@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+import requests
 from confluent_kafka import Consumer, TopicPartition
 
 from support.pipelines import apply, local_pipeline, write_files
@@ -108,6 +109,41 @@ def test_a_file_that_cannot_be_collected_stands_in_quarantine(operator, tmp_path
     # What changed is another version: it needs no retry.
     path.write_text("subject\nbody\n")
     operator.wait_documents(1)
+
+
+def test_a_text_larger_than_a_document_may_be_is_found_by_its_beginning(operator, tmp_path):
+    line = "시장 회의에서 나온 말 \"그대로\"\n"
+    part = tmp_path / "files" / "큰 글.part"
+    part.write_text("제목입니다\n\n" + line * 400_000, encoding="cp949")
+    assert part.stat().st_size > 10 * 1024 * 1024
+    part.rename(part.with_suffix(".txt"))
+    operator.wait_documents(1)
+    operator.wait(quarantined=0)
+    (hit,) = search(operator, {"match_phrase": {"body": "회의에서 나온"}})
+    assert hit["subject"] == "제목입니다" and hit["body"].startswith(line)
+    # More than the record has, and whole characters to the end.
+    assert len(hit["body"].encode()) > 5_000_000 and line.startswith(hit["body"].rsplit("\n")[-1])
+
+
+def test_what_changes_while_it_is_collected_is_collected_again(operator, tmp_path):
+    path = tmp_path / "files" / "changes.txt"
+    wait_for = {}
+    for number in range(40):
+        part = path.with_suffix(".part")
+        part.write_text(f"subject\nversion {number}\n" + "x" * number)
+        part.rename(path)
+        wait_for = {"match_phrase": {"body": f"version {number}"}}
+        time.sleep(0.05)
+    wait_until(lambda: search(operator, wait_for), 60, "the last version")
+    assert count(operator.cluster, operator.name) == 1
+
+
+def search(operator, query):
+    """Sources of what a search finds."""
+    url = f"http://{operator.cluster.elastic[0]}/{operator.name}/_search"
+    answer = requests.post(url, json={"query": query}, timeout=30)
+    answer.raise_for_status()
+    return [hit["_source"] for hit in answer.json()["hits"]["hits"]]
 
 
 def test_what_is_wrong_is_said(operator, tmp_path):

@@ -99,6 +99,36 @@ def test_a_phrase_is_excluded_that_begins_behind_the_first_hit(urls, name):
     assert "error" not in found and {h["_id"] for h in found["hits"]["hits"]} == {"0", "2"}, found
 
 
+def test_small_updates_of_large_documents_are_not_refused(urls, name):
+    """Each is logged as a whole document: thirty do not fit into one command of the log."""
+    target = f"{urls[0]}/{name}"
+    mapping = {"properties": {"text": {"type": "text", "index": False}}}
+    requests.put(target, json={"mappings": mapping}, timeout=60).raise_for_status()
+    for number in range(2):
+        document = {"text": "회의 " * 300_000, "n": -1}
+        answer = requests.put(f"{target}/_doc/{number}", json=document, timeout=60)
+        answer.raise_for_status()
+    lines = []
+    for number in range(30):
+        lines.append({"update": {"_id": str(number % 2)}})
+        lines.append({"doc": {"n": number}})
+    lines += [{"index": {"_id": "small"}}, {"n": 1}]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    headers = {"content-type": "application/x-ndjson"}
+    answer = requests.post(f"{target}/_bulk", data=body, headers=headers, timeout=60).json()
+    items = [next(iter(item.values())) for item in answer["items"]]
+    assert not answer["errors"], [item for item in items if "error" in item][:2]
+    assert [item["_version"] for item in items] == [*(2 + n // 2 for n in range(30)), 1]
+    for number in range(2):
+        found = requests.get(f"{target}/_doc/{number}", timeout=60).json()
+        assert found["_version"] == 16 and found["_source"]["n"] == 28 + number
+    # What an update makes of a document has the limit of documents.
+    body = json.dumps({"doc": {"more": "x" * 5_000_000}})
+    headers = {"content-type": "application/json"}
+    answer = requests.post(f"{target}/_update/0", data=body, headers=headers, timeout=60)
+    assert answer.status_code == 413, answer.text[:200]
+
+
 def test_gzip_both_ways(urls, name):
     url = urls[0]
     lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (i, i) for i in range(100))

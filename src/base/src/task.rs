@@ -13,6 +13,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+/// Runs work that may wait for a disk where the caller is async code that cannot: on a runtime
+/// with several workers the others' tasks go on meanwhile.
+pub fn may_wait<T>(work: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // A thread of its own, or a simulation.
+        _ => work(),
+    }
+}
+
 /// A set of named tasks with one shutdown signal. Cloning shares the set.
 #[derive(Clone, Debug, Default)]
 pub struct TaskGroup {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender};
 
+use crate::commit::{Ready, prepare};
 use crate::glob::Filter;
 use crate::ident::Stat;
 use crate::limits::{LIST_BATCH, MAX_DEPTH, MAX_SHOWN_ERRORS, READ_BUFFER_BYTES};
 use crate::remote::{Connect, Content, Kind, RemoteError, RemoteFs, join, read_stable};
+use crate::runner::Job;
 use crate::scanner::Candidate;
 
 /// Idle time after which a fetch thread asks the server for a sign of life.
@@ -33,10 +35,16 @@ pub(crate) enum ListEvent {
 }
 
 /// What became of a job.
-#[derive(Debug)]
 pub(crate) struct FetchResult {
     pub(crate) job: Candidate,
-    pub(crate) content: Result<Content, RemoteError>,
+    pub(crate) fetched: Result<Fetched, RemoteError>,
+}
+
+/// A file that was read.
+pub(crate) enum Fetched {
+    /// A second reading found the content that is committed, with this SHA-256.
+    AsBefore([u8; 32]),
+    Ready(Box<Ready>),
 }
 
 /// Lists the tree once for each message in `wanted`, until it closes.
@@ -129,7 +137,7 @@ fn list_tree(
 /// next job makes a new connection.
 pub(crate) fn fetcher(
     connect: &Connect,
-    root: &[u8],
+    source: &Job,
     jobs: &Arc<Mutex<Receiver<Candidate>>>,
     results: &Sender<FetchResult>,
     handle: &tokio::runtime::Handle,
@@ -147,12 +155,24 @@ pub(crate) fn fetcher(
                 continue;
             }
         };
-        let content = fetch_one(&mut fs, connect, root, &job, &mut buf);
-        if let Err(RemoteError::Connection(_) | RemoteError::Changed(None)) = &content {
+        let path = join(source.source.path.as_bytes(), &job.seen.raw_path);
+        let mut content = fetch_one(&mut fs, connect, &path, &job, &mut buf);
+        if content == Err(RemoteError::Changed(None)) {
             // After a broken pipeline libssh2's session is not to be trusted either.
             fs = None;
+            content = Err(why_unreadable(&mut fs, connect, &path, &job));
         }
-        if results.blocking_send(FetchResult { job, content }).is_err() {
+        if let Err(RemoteError::Connection(_)) = &content {
+            fs = None;
+        }
+        let fetched = content.map(|content| {
+            if job.recheck == Some(content.sha256) {
+                return Fetched::AsBefore(content.sha256);
+            }
+            let ready = prepare(source, job.clone(), content.bytes, content.sha256);
+            Fetched::Ready(Box::new(ready))
+        });
+        if results.blocking_send(FetchResult { job, fetched }).is_err() {
             return;
         }
     }
@@ -185,7 +205,7 @@ fn open(connect: &Connect) -> Result<Box<dyn RemoteFs>, RemoteError> {
 fn fetch_one(
     slot: &mut Option<Box<dyn RemoteFs>>,
     connect: &Connect,
-    root: &[u8],
+    path: &[u8],
     job: &Candidate,
     buf: &mut [u8],
 ) -> Result<Content, RemoteError> {
@@ -193,5 +213,26 @@ fn fetch_one(
         Some(fs) => fs,
         None => slot.insert(open(connect)?),
     };
-    read_stable(&mut **fs, &join(root, &job.seen.raw_path), job.seen.stat, buf)
+    read_stable(&mut **fs, path, job.seen.stat, buf)
+}
+
+/// Why a file could not be read to its listed end: it has changed, or the fault is its own.
+fn why_unreadable(
+    slot: &mut Option<Box<dyn RemoteFs>>,
+    connect: &Connect,
+    path: &[u8],
+    job: &Candidate,
+) -> RemoteError {
+    let fs = match open(connect) {
+        Ok(fs) => slot.insert(fs),
+        Err(error) => return error,
+    };
+    match fs.stat(path) {
+        Ok(found) if found == job.seen.stat => {
+            let size = found.size;
+            RemoteError::File(format!("not {size} bytes can be read, as many as are listed"))
+        }
+        Ok(found) => RemoteError::Changed(Some(found)),
+        Err(error) => error,
+    }
 }

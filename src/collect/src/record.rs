@@ -17,6 +17,9 @@ use crate::encoding::{self, Decoded};
 use crate::ident::{FileKey, Stat, hex};
 use crate::limits::{MAX_RECORD_BYTES, MAX_SUBJECT_CHARS, REFERENCE_TEXT_BYTES};
 
+/// Above this, text is cut without a look at whether its record would fit (line ends that become
+/// spaces may make it shorter).
+const MAX_WHOLE_TEXT_BYTES: usize = 8 * MAX_RECORD_BYTES;
 /// Lines in which a subject line is looked for.
 const SUBJECT_LINES: usize = 20;
 
@@ -150,20 +153,32 @@ impl RecordBuilder {
                 text
             }
         };
-        let mut value = self.value(facts, &text);
+        // What cannot fit is not built: copies and escapes make it many times as large.
+        let whole = (text.len() <= MAX_WHOLE_TEXT_BYTES).then(|| self.value(facts, &text));
+        let value = match whole.filter(|value| value.len() <= MAX_RECORD_BYTES) {
+            Some(value) => value,
+            None => {
+                headers.push((headers::TRUNCATED, b"true".to_vec()));
+                self.cut_value(facts, &text)
+            }
+        };
+        Record { key: facts.record_key.as_bytes().to_vec(), value, headers }
+    }
+
+    /// The value with a part of the text. Control characters take six bytes each in JSON: halves
+    /// until it fits.
+    fn cut_value(&self, facts: &FileFacts<'_>, text: &str) -> Vec<u8> {
         let mut keep = REFERENCE_TEXT_BYTES.min(text.len());
-        if value.len() > MAX_RECORD_BYTES {
-            headers.push((headers::TRUNCATED, b"true".to_vec()));
-        }
-        // Control characters take six bytes each in JSON: halve until it fits.
-        while value.len() > MAX_RECORD_BYTES {
+        loop {
             while !text.is_char_boundary(keep) {
                 keep -= 1;
             }
-            value = self.value(facts, text.get(..keep).unwrap_or_default());
+            let value = self.value(facts, text.get(..keep).unwrap_or_default());
+            if value.len() <= MAX_RECORD_BYTES || keep == 0 {
+                return value;
+            }
             keep /= 2;
         }
-        Record { key: facts.record_key.as_bytes().to_vec(), value, headers }
     }
 
     fn facts_headers(&self, facts: &FileFacts<'_>) -> Vec<(&'static str, Vec<u8>)> {
@@ -205,7 +220,10 @@ impl RecordBuilder {
 
     /// The body of a whole text, for a reader of a file that its record only refers to.
     pub fn body_of(&self, text: &str) -> String {
-        self.newlines(self.split(text).1)
+        match self.config.shape {
+            Shape::Document => self.newlines(self.split(text).1),
+            Shape::Plain => self.newlines(text.to_owned()),
+        }
     }
 
     /// Subject and body of a text.
@@ -354,6 +372,9 @@ mod tests {
         assert!(has(&record, headers::TRUNCATED) && has(&record, headers::CONTENT_REF));
         let nasty = build(RecordConfig::default(), "a.txt", &vec![1; 900_000]);
         assert!(nasty.value.len() <= MAX_RECORD_BYTES);
+        let huge = build(RecordConfig::default(), "a.txt", "회의\n".repeat(2_000_000).as_bytes());
+        assert!(has(&huge, headers::TRUNCATED) && huge.value.len() > REFERENCE_TEXT_BYTES);
+        assert!(huge.value.len() <= MAX_RECORD_BYTES);
         let binary = build(RecordConfig::default(), "a.txt", b"a\0b");
         assert!(has(&binary, headers::BINARY) && !has(&binary, headers::ENCODING));
     }

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{info, warn};
 
-use crate::commit::{Outcome, Ready, commit_batch, prepare};
+use crate::commit::{Outcome, Ready, commit_batch};
 use crate::config::{ConfigError, SourceConfig, bad};
-use crate::fetch::{self, FetchResult, ListEvent, Listed};
+use crate::fetch::{self, FetchResult, Fetched, ListEvent, Listed};
 use crate::glob::Filter;
 use crate::ident::{FileKey, partition_of};
 use crate::limits::{
@@ -215,26 +215,26 @@ impl Run {
         let (list_tx, lists) = channel(8);
         let (jobs, queue) = channel(sessions * QUEUED_PER_SESSION);
         let (result_tx, fetched) = channel(sessions * QUEUED_PER_SESSION);
-        let root = job.source.path.clone().into_bytes();
+        let job = Arc::new(job);
         let refused_logins = Arc::new(AtomicU32::new(0));
         let connect = one_by_one(connect.clone(), refused_logins.clone());
-        let (list_connect, list_root) = (connect.clone(), root.clone());
+        let (list_connect, list_root) = (connect.clone(), job.source.path.clone().into_bytes());
         base::task::thread("collect-list", move || {
             fetch::lister(&list_connect, &list_root, &filter, wanted, &list_tx);
         });
         let queue = Arc::new(Mutex::new(queue));
         let handle = tokio::runtime::Handle::current();
         for _ in 0..sessions {
-            let (connect, root, queue) = (connect.clone(), root.clone(), queue.clone());
+            let (connect, job, queue) = (connect.clone(), job.clone(), queue.clone());
             let (result_tx, handle) = (result_tx.clone(), handle.clone());
             base::task::thread("collect-fetch", move || {
-                fetch::fetcher(&connect, &root, &queue, &result_tx, &handle);
+                fetch::fetcher(&connect, &job, &queue, &result_tx, &handle);
             });
         }
         let now = env.clock.monotonic();
         Self {
             scanner: Scanner::new(job.source.clone()),
-            job: Arc::new(job),
+            job,
             sinks,
             env,
             tasks,
@@ -402,24 +402,23 @@ impl Run {
 
     fn on_fetched(&mut self, result: FetchResult) -> Result<(), Stopped> {
         self.fetching -= 1;
-        let FetchResult { job, content } = result;
-        let (key, size, now) = (job.seen.key, job.seen.stat.size, self.now());
-        let content = match content {
-            Ok(content) => content,
+        let FetchResult { job, fetched } = result;
+        let size = job.seen.stat.size;
+        match fetched {
             Err(error) => {
                 self.inflight_bytes -= size;
                 return self.fetch_failed(&job, error);
             }
-        };
-        self.connected();
-        if job.recheck == Some(content.sha256) {
-            self.inflight_bytes -= size;
-            self.scanner.committed(now, key, content.sha256, false);
-            return Ok(());
+            Ok(Fetched::AsBefore(sha256)) => {
+                self.inflight_bytes -= size;
+                self.scanner.committed(self.now(), job.seen.key, job.seen.stat, sha256, false);
+            }
+            Ok(Fetched::Ready(ready)) => {
+                self.ready_bytes += size;
+                self.ready.push(*ready);
+            }
         }
-        let ready = prepare(&self.job, job, content.bytes, content.sha256);
-        self.ready_bytes += size;
-        self.ready.push(ready);
+        self.connected();
         Ok(())
     }
 
@@ -477,7 +476,8 @@ impl Run {
             match outcome.result {
                 Ok(()) => {
                     let young = outcome.stat.mtime_s >= wall_s - YOUNG_S;
-                    self.scanner.committed(now, outcome.key, outcome.sha256, young);
+                    let (key, sha256) = (outcome.key, outcome.sha256);
+                    self.scanner.committed(now, key, outcome.stat, sha256, young);
                     let mut progress = self.progress.lock();
                     progress.collected += 1;
                     progress.bytes += outcome.bytes;

@@ -257,10 +257,21 @@ impl Scanner {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// A file was committed with this content. `young` says that its time stamp is so close to
-    /// now that another change could hide in the same second.
-    pub fn committed(&mut self, now: Duration, key: FileKey, sha256: [u8; 32], young: bool) {
+    /// A file was committed as it was with this stat and content. `young` says that its time
+    /// stamp is so close to now that another change could hide in the same second.
+    pub fn committed(
+        &mut self,
+        now: Duration,
+        key: FileKey,
+        stat: Stat,
+        sha256: [u8; 32],
+        young: bool,
+    ) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        if entry.seen.stat != stat {
+            // A scan saw it change after it had been fetched.
+            return self.unsettled(now, key, None);
+        }
         entry.attempts = 0;
         if young {
             entry.recheck = Some(sha256);
@@ -279,7 +290,8 @@ impl Scanner {
         entry.since = now;
         entry.attempts = 0;
         entry.recheck = None;
-        // A fetch of the old stat that is under way finds the change itself.
+        // A fetch of the old stat that is under way finds the change itself, and where the fetch
+        // is over, its commit.
         if entry.phase != Phase::InFlight {
             self.wait(key, now + settle);
         }
@@ -479,7 +491,7 @@ mod tests {
         let file = seen("a", 3, 10);
         scan(&mut scanner, 0, &[&file]);
         assert_eq!(ready(&mut scanner, 5), ["a"]);
-        scanner.committed(s(6), file.key, [7; 32], false);
+        scanner.committed(s(6), file.key, file.stat, [7; 32], false);
         scan(&mut scanner, 10, &[&file]);
         assert!(ready(&mut scanner, 30).is_empty());
         assert_eq!(scanner.totals().done, 1);
@@ -495,15 +507,34 @@ mod tests {
         let file = seen("a", 3, 10);
         scan(&mut scanner, 0, &[&file]);
         assert_eq!(ready(&mut scanner, 5), ["a"]);
-        scanner.committed(s(6), file.key, [7; 32], true);
+        scanner.committed(s(6), file.key, file.stat, [7; 32], true);
         scanner.begin_scan();
         scanner.observe(s(7), file.clone(), Some(&version(&file, 1)), None);
         scanner.end_scan(ScanEnd::Whole);
         assert_eq!(scanner.totals().pending, 0, "a second reading is not backlog");
         let again = scanner.ready(s(9), 10);
         assert_eq!(again[0].recheck, Some([7; 32]));
-        scanner.committed(s(9), file.key, [7; 32], false);
+        scanner.committed(s(9), file.key, file.stat, [7; 32], false);
         assert!(scanner.ready(s(99), 10).is_empty());
+    }
+
+    #[test]
+    fn what_changes_while_it_is_committed_is_fetched_again() {
+        for young in [false, true] {
+            let mut scanner = Scanner::new(SourceConfig::default());
+            let (file, newer) = (seen("a", 3, 10), seen("a", 4, 11));
+            scan(&mut scanner, 0, &[&file]);
+            assert_eq!(ready(&mut scanner, 5), ["a"]);
+            scan(&mut scanner, 6, &[&newer]);
+            assert!(ready(&mut scanner, 20).is_empty(), "in flight");
+            scanner.committed(s(20), file.key, file.stat, [7; 32], young);
+            scanner.begin_scan();
+            scanner.observe(s(21), newer.clone(), Some(&version(&file, 1)), None);
+            scanner.end_scan(ScanEnd::Whole);
+            assert_eq!(scanner.totals().done, 0);
+            let again = scanner.ready(s(25), 10);
+            assert_eq!((again[0].seen.stat, again[0].recheck), (newer.stat, None));
+        }
     }
 
     #[test]
@@ -602,7 +633,8 @@ mod tests {
         assert_eq!(totals.pending, MAX_BACKLOG as u64, "no more are remembered");
         let taken = scanner.ready(s(0), 80);
         for candidate in &taken {
-            scanner.committed(s(0), candidate.seen.key, [7; 32], false);
+            let seen = &candidate.seen;
+            scanner.committed(s(0), seen.key, seen.stat, [7; 32], false);
         }
         let taken: BTreeSet<FileKey> = taken.iter().map(|candidate| candidate.seen.key).collect();
         // What the ledger has by now makes room; the scan goes on behind it.

@@ -49,6 +49,8 @@ const FIRST_BALANCE_LOOK: Duration = Duration::from_millis(20);
 const FIRST_BALANCE_LOOKS: u32 = 100;
 /// Time for a handover that was begun.
 const HANDOVER: Duration = Duration::from_millis(300);
+/// How long a group's log gets to let go of what it may.
+const PURGE_PATIENCE: Duration = Duration::from_millis(200);
 /// A node that starts waits no longer for groups to have the leaders that they should have: one
 /// may be dead, or far behind.
 const FIRST_BALANCE: Duration = Duration::from_secs(2);
@@ -118,6 +120,19 @@ pub enum StartError {
     /// A disk or socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The group's checkpoint is there, its log is not: its vote and what it acknowledged are lost,
+    /// and under its old name the node would break what it promised.
+    #[error(
+        "group {group} has a checkpoint, but {} holds nothing of it; put that directory back, or \
+         remove the whole data directory so that the other nodes bring this one up again",
+        wal.display()
+    )]
+    LogMissing {
+        /// The group.
+        group: GroupId,
+        /// Directory of the write-ahead log.
+        wal: PathBuf,
+    },
     /// Raft refuses to start.
     #[error("group {group}: {reason}")]
     Raft {
@@ -161,6 +176,15 @@ struct Running {
     keeping_up: Mutex<Option<KeepingUp>>,
     /// A checkpoint took rows and has not stored them yet.
     unfinished: AtomicBool,
+    handovers: Mutex<Handovers>,
+}
+
+/// Attempts to hand a group over to the node that should lead it. Each that fails costs the group
+/// an election, so they become rare.
+#[derive(Default)]
+struct Handovers {
+    failed: u32,
+    not_before: Option<tokio::time::Instant>,
 }
 
 /// The groups of this node.
@@ -546,8 +570,17 @@ impl Cluster {
                 continue;
             }
             match raft.trigger().purge_log(checkpoint).await {
-                // What is left came after the checkpoint.
-                Ok(()) => running.bytes_then.store(0, Ordering::Relaxed),
+                Ok(()) => {
+                    // It waits for followers that still need what is to go.
+                    let gone = raft.wait(Some(PURGE_PATIENCE));
+                    let seen = |m: &openraft::RaftMetrics<crate::raft::types::Types>| {
+                        m.purged.is_some_and(|p| p.index >= checkpoint)
+                    };
+                    if gone.metrics(seen, "purge").await.is_ok() {
+                        // What is left came after the checkpoint.
+                        running.bytes_then.store(0, Ordering::Relaxed);
+                    }
+                }
                 Err(e) => debug!(group = %id, "no purge: {e}"),
             }
         }
@@ -606,12 +639,23 @@ impl Cluster {
         }
         for (running, preferred) in self.preferences() {
             let wanted = preferred != self.peers.me() && self.peers.is_alive(preferred);
-            if !wanted || !running.group.leadership().ready_here {
+            let leadership = running.group.leadership();
+            if leadership.leader == Some(preferred) {
+                *running.handovers.lock() = Handovers::default();
+            }
+            let now = tokio::time::Instant::now();
+            let too_soon = running.handovers.lock().not_before.is_some_and(|then| now < then);
+            if !wanted || !leadership.ready_here || too_soon {
                 continue;
             }
             if let Some(target) = running.group.best_follower(|node| node == preferred) {
                 debug!(group = %running.group.id(), to = %preferred, "moving leadership");
                 any = true;
+                {
+                    let mut handovers = running.handovers.lock();
+                    handovers.not_before = Some(now + HANDOVER * (1 << handovers.failed.min(8)));
+                    handovers.failed += 1;
+                }
                 // Best effort; the next round tries again.
                 drop(running.group.raft.trigger().transfer_leader(target).await);
             }
@@ -679,6 +723,9 @@ impl Parts<'_> {
     ) -> Result<Running, StartError> {
         let checkpoints = CheckpointDir::open(self.env, &self.options.data_dir, id)?;
         let checkpointed = checkpoints.current().and_then(|c| c.position.applied_id());
+        if checkpointed.is_some() && self.wal.vote(id).is_none() {
+            return Err(StartError::LogMissing { group: id, wal: wal_options(self.options).dir });
+        }
         let shared = Arc::new(Shared {
             group: id,
             env: self.env.clone(),
@@ -698,13 +745,15 @@ impl Parts<'_> {
         let config = Arc::new(raft_config(self.options, id)?);
         let raft = Raft::new(raft_id, config, factory, log, host).await;
         let raft = raft.map_err(|e| StartError::Raft { group: id, reason: e.to_string() })?;
-        let group = RaftGroup::start(raft, shared, link, self.limits.clone(), self.tasks);
+        let group =
+            RaftGroup::start(raft, shared, link, self.limits.clone(), self.wal.clone(), self.tasks);
         Ok(Running {
             group,
             store,
             last_checkpoint: AtomicU64::new(index),
             bytes_then: AtomicU64::new(self.wal.live_bytes_of(id)),
             unfinished: AtomicBool::new(false),
+            handovers: Mutex::default(),
             keeping_up: Mutex::new(None),
         })
     }
@@ -725,8 +774,9 @@ fn raft_config(options: &ClusterOptions, group: GroupId) -> Result<Config, Start
         // A leader may lose entries that it never synced and that the two others have committed.
         // Were it to go on in its old term, it would give their log ids to other entries.
         enable_leader_restore: Some(false),
-        // A follower that lost its power may come back without what it did not sync.
-        allow_log_reversion: Some(matches!(options.sync, SyncMode::Interval(_))),
+        // A follower may come back without what it had: by `wal.sync = interval`, by a disk that
+        // did not do what it said, from a copy. Its leader would offer it the same entry for ever.
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     let valid = config.validate();

@@ -79,6 +79,14 @@ fn header(record: &TopicRecord, name: &str) -> Option<String> {
 }
 
 impl Mapped {
+    /// Sets the body, or as much of its beginning as fits into a document of so many bytes.
+    pub(crate) fn set_body(&mut self, mut body: String, document_bytes: usize) {
+        self.fields.insert("body".to_owned(), Value::String(String::new()));
+        let others = self.id.len() + serde_json::to_vec(&self.fields).map_or(0, |json| json.len());
+        cut(&mut body, document_bytes.saturating_sub(others));
+        self.fields.insert("body".to_owned(), body.into());
+    }
+
     /// The document as the index takes it.
     pub(crate) fn into_doc(mut self, strip_controls: bool) -> IndexDoc {
         if strip_controls {
@@ -91,6 +99,22 @@ impl Mapped {
         }
         let source = serde_json::to_vec(&self.fields).expect("JSON values serialize");
         IndexDoc { id: self.id, source: source.into() }
+    }
+}
+
+/// Cuts a text to so many bytes of JSON, without its quotes.
+fn cut(text: &mut String, limit: usize) {
+    let mut used = 0;
+    let too_much = text.char_indices().find(|(_, c)| {
+        used += match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            '\0'..='\u{1f}' => 6,
+            c => c.len_utf8(),
+        };
+        used > limit
+    });
+    if let Some((at, _)) = too_much {
+        text.truncate(at);
     }
 }
 
@@ -128,6 +152,27 @@ mod tests {
         let doc = mapped.into_doc(true);
         assert_eq!(doc.id, "77");
         assert_eq!(doc.source, "{\"id\":\"77\",\"fileName\":\"b.txt\",\"body\":\"text\u{fffd}\"}");
+    }
+
+    #[test]
+    fn a_body_is_cut_to_what_a_document_may_have() {
+        for text in ["회의 시장\n", "\u{1}\"\\\t", "a", "😀\u{7f}\u{c}\u{8}"] {
+            for limit in [0, 40, 41, 42, 43, 44, 45, 46, 100, 1000] {
+                let record = record(r#"{"id":"a","subject":"회의"}"#, &[]);
+                let mut mapped = map(&record).unwrap();
+                mapped.set_body(text.repeat(500), limit);
+                let doc = mapped.clone().into_doc(false);
+                let others = r#"{"id":"a","subject":"회의","body":""}"#.len();
+                let bytes = doc.id.len() + doc.source.len();
+                assert!(bytes <= limit.max(others + 1), "{bytes} of {limit}");
+                let (cut, whole) = (mapped.fields["body"].as_str().unwrap(), text.repeat(500));
+                assert!(whole.starts_with(cut));
+                assert!(whole == cut || bytes + 6 > limit, "{bytes} of {limit}");
+            }
+        }
+        let mut whole = map(&record(r#"{"id":"a"}"#, &[])).unwrap();
+        whole.set_body("회의".to_owned(), 1000);
+        assert_eq!(whole.fields["body"], "회의");
     }
 
     #[test]

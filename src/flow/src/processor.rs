@@ -21,6 +21,9 @@ use crate::ports::{
 };
 use crate::spec::PipelineSpec;
 
+/// Id and source of a document that an index takes, with room for what it counts beside them.
+const MAX_SOURCE_BYTES: usize = index::limits::MAX_DOCUMENT_BYTES - 1024;
+
 /// Bytes read from the topic at once.
 const READ_BYTES: usize = 2 << 20;
 /// Records in one batch of documents.
@@ -292,7 +295,8 @@ impl Processor {
         Ok(Some(mapped.into_doc(self.spec.document.strip_controls)))
     }
 
-    /// Replaces the body of a large file by its whole text, up to the limit.
+    /// Replaces the body of a large file by its whole text, up to the limit and to what a document
+    /// may have.
     async fn fill(
         &self,
         mapped: &mut Mapped,
@@ -305,8 +309,7 @@ impl Processor {
         let Some(bytes) = head else { return Ok(()) };
         let forced = encoding.and_then(encoding::by_name);
         if let Decoded::Text { text, .. } = encoding::decode(&bytes, forced, "kr") {
-            let body = self.builder.body_of(&text);
-            mapped.fields.insert("body".to_owned(), body.into());
+            mapped.set_body(self.builder.body_of(&text), MAX_SOURCE_BYTES);
         }
         Ok(())
     }

@@ -276,8 +276,13 @@ impl ShardCopy {
         *self.engine.write() = engine;
     }
 
-    /// The searcher has everything below `next` now.
+    /// The searcher has everything below `next` now. One that was opened anew may have less than
+    /// the one before: look-ups no longer know what it had, as nobody kept that.
     pub(crate) fn set_searchable(&self, next: u64) {
+        let before = self.searchable_to();
+        if next < before {
+            self.forgotten_to.fetch_max(before, Ordering::AcqRel);
+        }
         self.change(|live| live.forget_below(next));
         self.searchable.send_replace(next);
     }
@@ -426,6 +431,23 @@ mod tests {
         assert!(copy.recent("gone").is_some(), "a tombstone");
         drop(copy);
         assert_eq!(lag.bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_searcher_loses_when_it_is_opened_anew_is_not_known() {
+        let copy = copy(&Arc::new(NodeLag::default()));
+        for n in 0..6u64 {
+            copy.note(vec![(n, put(&n.to_string(), 10))], 1, 1);
+        }
+        copy.set_searchable(4);
+        assert_eq!(copy.unknown_below(), 0);
+        // Its last commit knew less.
+        copy.set_searchable(1);
+        assert!(copy.searchable_to() < copy.unknown_below(), "look-ups wait for the feeder");
+        copy.note_old(vec![(2, put("2", 10))], 1);
+        assert!(copy.recent("2").is_some() && copy.recent("5").is_some());
+        copy.set_searchable(4);
+        assert!(copy.searchable_to() >= copy.unknown_below());
     }
 
     #[test]

@@ -227,6 +227,8 @@ impl IndexService {
             mark: write.mark,
             again: write.again,
             names,
+            rest: Vec::new(),
+            done: Vec::new(),
             reply,
         };
         if queue.send(batch).await.is_err() {

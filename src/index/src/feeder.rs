@@ -101,8 +101,9 @@ impl Feeder {
         let (shard, committed) = engine::open(&self.shared, &dir, &meta)?;
         self.fed = committed;
         let shard = Arc::new(shard);
-        self.copy.set_engine(Some(shard.clone()));
+        // In this order: who sees the engine sees how much it has.
         self.copy.set_searchable(committed.min(self.copy.next_seq_no()));
+        self.copy.set_engine(Some(shard.clone()));
         let mut indexer = engine::Indexer::new(shard, self.now_ms());
         while !self.copy.is_closed() {
             let moved = self.feed(&mut indexer)?;

@@ -16,6 +16,13 @@ pub const MAX_ID_BYTES: usize = 512;
 /// A shard's writer takes requests into one command until it has so many bytes.
 pub const COMMAND_BYTES: usize = 4 * MIB;
 
+/// A command gets no further operation once those in it have so many bytes: partial updates are
+/// logged as whole documents, which may be many times as large as their requests.
+pub const STAGED_BYTES: usize = 8 * MIB;
+
+/// Sources that the updates of one request may ask back, in bytes.
+pub const SHOWN_SOURCE_BYTES: usize = 64 * MIB;
+
 /// Most operations of one command.
 pub const COMMAND_OPS: usize = 20_000;
 

@@ -153,7 +153,7 @@ impl ShardsMachine {
 
     fn remove_unknown_dirs(&self) -> Result<(), Fatal> {
         let (disk, dir) = (&self.shared.env.disk, self.dir());
-        disk.create_dir_all(&dir)?;
+        disk.create_dir_durably(&dir)?;
         let known: Vec<_> = self.shards.values().map(|copy| copy.stream.dir()).collect();
         for path in disk.read_dir(&dir)? {
             if !known.contains(&path.as_path()) {

@@ -91,6 +91,10 @@ impl PeerHandler for Handler {
             }
             METHOD_GET => {
                 let (shard, ids) = read_get(request.payload)?;
+                // What the asker was told is written may not have been applied here yet.
+                let copy = service.shared.copy(shard).ok_or("no such shard here")?;
+                let barrier = service.group(copy.group).map_err(|e| text(&e))?.read_barrier();
+                barrier.await.map_err(|e| text(&e))?;
                 let found = service.get_here(shard, ids).await.map_err(|e| text(&e))?;
                 Ok(Message { head: Bytes::new(), payload: write_states(&found) })
             }

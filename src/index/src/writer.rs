@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{LoggedOp, MarkChange, OpsCommand, OpsReply, ShardCommand};
 use crate::copy::{DocState, ShardCopy};
 use crate::error::EsError;
-use crate::limits::{COMMAND_BYTES, COMMAND_OPS};
+use crate::limits::{
+    COMMAND_BYTES, COMMAND_OPS, MAX_DOCUMENT_BYTES, SHOWN_SOURCE_BYTES, STAGED_BYTES,
+};
 use crate::wire::Writer;
 use crate::write::{Evaluated, Outcome, ShardNames, WriteOp, WriteResult, evaluate};
 
@@ -31,7 +33,29 @@ pub(crate) struct Batch {
     /// Sent before, with unknown outcome.
     pub(crate) again: bool,
     pub(crate) names: ShardNames,
+    /// Operations for a later command, behind `ops`.
+    pub(crate) rest: Vec<WriteOp>,
+    /// What became of those of earlier commands, before `ops`.
+    pub(crate) done: Vec<Result<WriteResult, EsError>>,
     pub(crate) reply: oneshot::Sender<WriteReply>,
+}
+
+impl Batch {
+    /// Leaves only the first operations for now.
+    fn shorten(&mut self, count: usize) {
+        let mut rest = self.ops.split_off(count);
+        rest.append(&mut self.rest);
+        self.rest = rest;
+    }
+
+    /// Nothing of it was written just now: all that is left is for a later command.
+    fn lengthen(&mut self) {
+        self.ops.append(&mut self.rest);
+    }
+
+    fn shown_bytes(&self) -> usize {
+        self.done.iter().flatten().filter_map(|r| r.source.as_ref()).map(Vec::len).sum()
+    }
 }
 
 /// What became of a batch.
@@ -63,6 +87,8 @@ struct Staged {
     touched: HashMap<String, DocState>,
     /// For each batch taken whole or in part: which results are final, in order.
     results: Vec<Vec<Slot>>,
+    /// Sources asked back by the batch that is being staged, in bytes.
+    shown_bytes: usize,
 }
 
 enum Slot {
@@ -117,6 +143,13 @@ async fn wait_for_room(copy: &ShardCopy) {
 }
 
 fn answer(batch: Batch, reply: WriteReply) {
+    // A part was written by an earlier command.
+    let reply = match reply {
+        WriteReply::NotReady | WriteReply::DiskReserve if !batch.done.is_empty() => {
+            WriteReply::Unknown
+        }
+        reply => reply,
+    };
     // The client may have gone; the write stands.
     let _ = batch.reply.send(reply);
 }
@@ -140,6 +173,13 @@ async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Ba
         })
     };
     let Ok((mut taken, staged)) = evaluation.await else { return };
+    // What did not fit into the command is next.
+    for batch in taken.split_off(staged.results.len()).into_iter().rev() {
+        waiting.push_front(batch);
+    }
+    if let (Some(last), Some(slots)) = (taken.last_mut(), staged.results.last()) {
+        last.shorten(slots.len());
+    }
     let mark = taken.first_mut().and_then(|batch| batch.mark.clone());
     if let Some(mark) = &mark {
         let marks = copy.marks(&mark.pipeline);
@@ -156,7 +196,7 @@ async fn step(copy: &Arc<ShardCopy>, group: &GroupRef, waiting: &mut VecDeque<Ba
         }
     }
     if staged.count == 0 && mark.is_none() {
-        finish(taken, staged, base_seq_no, 0);
+        finish(taken, staged, base_seq_no, 0, waiting);
         return;
     }
     propose(copy, group, leadership.term, base_seq_no, mark, taken, staged, waiting).await;
@@ -187,11 +227,20 @@ fn stage(copy: &ShardCopy, batches: &[Batch], base_seq_no: u64) -> Staged {
     let primary_term = copy.with_live(|live| live.primary_term);
     for batch in batches {
         staged.mapping_version = staged.mapping_version.max(batch.mapping_version);
+        staged.shown_bytes = batch.shown_bytes();
         let mut slots = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
+            // Documents and their mark are one command; theirs are no updates.
+            if staged.ops.len() >= STAGED_BYTES && batch.mark.is_none() {
+                break;
+            }
             slots.push(staged.stage_one(copy, op, batch, base_seq_no, primary_term));
         }
+        let is_full = slots.len() < batch.ops.len();
         staged.results.push(slots);
+        if is_full {
+            break;
+        }
     }
     staged
 }
@@ -203,6 +252,27 @@ impl Staged {
             Slot::Error(error) => Some(error.clone()),
             Slot::Answer(_) | Slot::Logged { .. } => None,
         })
+    }
+
+    /// What an update makes of a document is known only here.
+    fn check_size(&mut self, op: &LoggedOp, want_source: bool) -> Result<(), EsError> {
+        let bytes = op.source.len();
+        if bytes > MAX_DOCUMENT_BYTES {
+            let reason = format!("a document of more than {MAX_DOCUMENT_BYTES} bytes");
+            return Err(EsError::new(413, "illegal_argument_exception", reason));
+        }
+        if want_source {
+            let shown = self.shown_bytes + bytes;
+            if shown > SHOWN_SOURCE_BYTES {
+                let reason = format!(
+                    "[request] Data too large, data for [update] would be [{shown}], which is \
+                     larger than the limit of [{SHOWN_SOURCE_BYTES}]"
+                );
+                return Err(EsError::new(429, "circuit_breaking_exception", reason));
+            }
+            self.shown_bytes = shown;
+        }
+        Ok(())
     }
 
     fn stage_one(
@@ -225,6 +295,9 @@ impl Staged {
             Err(error) => Slot::Error(error),
             Ok(Evaluated::Answer(result)) => Slot::Answer(result),
             Ok(Evaluated::Log { op, outcome, want_source }) => {
+                if let Err(error) = self.check_size(&op, want_source) {
+                    return Slot::Error(error);
+                }
                 let nth = self.count;
                 op.write(&mut self.ops);
                 self.count += 1;
@@ -265,11 +338,16 @@ async fn propose(
     };
     match group.propose_here(tags::INDEX, command.encode(), Some(term)).await {
         Ok(applied) => match decode::<OpsReply>(&applied.reply) {
-            Ok(OpsReply::Done { primary_term }) => finish(taken, staged, base_seq_no, primary_term),
+            Ok(OpsReply::Done { primary_term }) => {
+                finish(taken, staged, base_seq_no, primary_term, waiting);
+            }
             Ok(OpsReply::NoShard) => all(taken, WriteReply::NoShard),
             Ok(OpsReply::MarkMismatch { found }) => all(taken, WriteReply::MarkMismatch(found)),
             // Evaluated against numbers that have moved on: evaluate again.
-            Ok(OpsReply::Stale) => taken.into_iter().rev().for_each(|b| waiting.push_front(b)),
+            Ok(OpsReply::Stale) => taken.into_iter().rev().for_each(|mut batch| {
+                batch.lengthen();
+                waiting.push_front(batch);
+            }),
             Err(error) => {
                 let shard = copy.id;
                 tracing::error!(?shard, "a group answered what nobody understands: {error}");
@@ -281,20 +359,29 @@ async fn propose(
         Err(ProposeError::DiskReserve { .. }) => all(taken, WriteReply::DiskReserve),
         Err(ProposeError::TooLarge { bytes, limit }) => {
             let error = EsError::illegal(format!("{bytes} bytes of operations exceed {limit}"));
-            for batch in taken {
+            for mut batch in taken {
+                batch.lengthen();
                 if batch.mark.is_some() {
                     answer(batch, WriteReply::Failed(error.clone()));
                     continue;
                 }
-                let results = batch.ops.iter().map(|_| Err(error.clone())).collect();
+                let mut results = std::mem::take(&mut batch.done);
+                results.extend(batch.ops.iter().map(|_| Err(error.clone())));
                 answer(batch, WriteReply::Done(results));
             }
         }
     }
 }
 
-fn finish(taken: Vec<Batch>, staged: Staged, base_seq_no: u64, primary_term: u64) {
-    for (batch, slots) in taken.into_iter().zip(staged.results) {
+/// Answers those batches that are done; one that is not goes on with the next command.
+fn finish(
+    taken: Vec<Batch>,
+    staged: Staged,
+    base_seq_no: u64,
+    primary_term: u64,
+    waiting: &mut VecDeque<Batch>,
+) {
+    for (mut batch, slots) in taken.into_iter().zip(staged.results) {
         let results = slots.into_iter().map(|slot| match slot {
             Slot::Error(error) => Err(error),
             Slot::Answer(result) => Ok(result),
@@ -303,6 +390,13 @@ fn finish(taken: Vec<Batch>, staged: Staged, base_seq_no: u64, primary_term: u64
                 Ok(WriteResult { outcome, seq_no, primary_term, version, source })
             }
         });
-        answer(batch, WriteReply::Done(results.collect()));
+        batch.done.extend(results);
+        if batch.rest.is_empty() {
+            let results = std::mem::take(&mut batch.done);
+            answer(batch, WriteReply::Done(results));
+        } else {
+            batch.ops = std::mem::take(&mut batch.rest);
+            waiting.push_front(batch);
+        }
     }
 }

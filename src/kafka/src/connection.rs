@@ -47,6 +47,8 @@ use crate::sasl::{self, Before, Bounds, Conversation, Proven};
 /// So much of a request is read before it takes its part of the budget: whoever only announces a
 /// large one holds nothing.
 const UNPAID: usize = 16 * KIB;
+/// A fetch request above [`UNPAID`] waits for records at most so long, in milliseconds.
+const LARGE_FETCH_WAIT_MS: i32 = 1_000;
 
 /// So much of a request at a time must arrive as fast as [`MIN_BYTES_PER_SECOND`] says.
 const STRETCH: usize = 2 * MIB;
@@ -400,6 +402,14 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         Err(error) => return Err(error.into()),
     };
     let produce = matches!(request.body, RequestBody::Produce(_));
+    // Others may wait for minutes. What little they hold was not paid for while it came, and a
+    // fetch that holds more waits no longer than others can wait for its room.
+    let permit = permit.filter(|_| produce || size > UNPAID);
+    if let RequestBody::Fetch(fetch) = &mut request.body
+        && size > UNPAID
+    {
+        fetch.max_wait_ms = fetch.max_wait_ms.min(LARGE_FETCH_WAIT_MS);
+    }
     let silent = matches!(&request.body, RequestBody::Produce(body) if body.acks == 0);
     let (shared, caller, peer) = (session.shared.clone(), session.caller.clone(), session.peer);
     let work = async move {

@@ -531,7 +531,7 @@ impl StateMachine for DataMachine {
         self.files.clear();
         let disk = &self.shared.0.env.disk;
         let dir = self.shared.group_dir(self.view.group);
-        disk.create_dir_all(&dir)?;
+        disk.create_dir_durably(&dir)?;
         let mut known = Vec::new();
         for (key, value) in rows.scan(b"R")? {
             let mut row: PartRow = codec::decode(&value)?;

@@ -17,8 +17,8 @@ pub const MAX_DECOMPRESSED_BYTES: usize = 64 * MIB;
 pub const MAX_RECORD_PARTS: usize = 1 << 20;
 
 /// Log2 of the largest window that a zstd frame may ask to be kept: its memory, taken by what the
-/// frame says. [`MAX_DECOMPRESSED_BYTES`] needs no more.
-pub const ZSTD_WINDOW_LOG: u32 = 26;
+/// frame says. It is what libzstd's decoders take by default, and level 22 of its encoders uses it.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A produced batch whose records unfold to no more than this is looked through at once; a larger
 /// one on a thread for blocking work, at most [`MAX_BATCH_CHECKS`] at a time.

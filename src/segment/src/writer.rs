@@ -193,13 +193,14 @@ impl Shared {
         if !full() {
             return Ok(());
         }
-        let mut queue = self.queue.lock();
-        while full() && queue.failure.is_none() && !queue.stopped {
-            // The thread sleeps while nothing is due; under the lock it cannot miss this.
-            self.work.notify_one();
-            self.room.wait(&mut queue);
-        }
-        drop(queue);
+        base::task::may_wait(|| {
+            let mut queue = self.queue.lock();
+            while full() && queue.failure.is_none() && !queue.stopped {
+                // The thread sleeps while nothing is due; under the lock it cannot miss this.
+                self.work.notify_one();
+                self.room.wait(&mut queue);
+            }
+        });
         self.check()
     }
 

@@ -76,7 +76,7 @@ impl Store {
             spares: Vec::new(),
             next_name: 0,
         };
-        store.disk.create_dir_all(&store.dir)?;
+        store.disk.create_dir_durably(&store.dir)?;
         let mut found = Vec::new();
         for path in store.disk.read_dir(&store.dir)? {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();

@@ -103,6 +103,24 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates a directory and its parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its parents, and makes their names durable.
+    fn create_dir_durably(&self, path: &Path) -> io::Result<()> {
+        let mut new = Vec::new();
+        for dir in path.ancestors() {
+            if dir.as_os_str().is_empty() || self.exists(dir)? {
+                break;
+            }
+            new.push(dir);
+        }
+        self.create_dir_all(path)?;
+        for dir in new.into_iter().rev() {
+            match dir.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent)?,
+                _ => self.sync_dir(Path::new("."))?,
+            }
+        }
+        Ok(())
+    }
     /// Entries of a directory, sorted by name.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Whether a file or directory of that name exists.

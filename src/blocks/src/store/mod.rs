@@ -8,7 +8,7 @@ mod big;
 mod pack;
 pub(crate) mod record;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,17 +205,30 @@ impl Store {
         .await
     }
 
-    /// Rewrites one pack that is mostly dead; false when there is none.
-    pub(crate) async fn compact(&self) -> Result<bool, StoreError> {
-        let Some((number, live)) = self.inner.compactable() else { return Ok(false) };
+    /// Rewrites packs that are mostly dead until there are none, and says how many there were. One
+    /// that cannot be rewritten is left out; its error is told at the end.
+    pub(crate) async fn compact(&self) -> Result<usize, StoreError> {
+        let (mut rewritten, mut failed, mut first_error) = (0, BTreeSet::new(), None);
+        while let Some((number, live)) = self.inner.compactable(&failed) {
+            match self.rewrite(number, live).await {
+                Ok(()) => rewritten += 1,
+                Err(error) => {
+                    failed.insert(number);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(rewritten), Err)
+    }
+
+    async fn rewrite(&self, number: u32, live: Vec<u64>) -> Result<(), StoreError> {
         for id in live {
             let Some(local) = self.get(id) else { continue };
             let piece = self.read(id, 0, local.meta.len).await?;
             let block = SmallBlock { meta: local.meta, crcs: piece.crcs, data: piece.data };
             self.pack_write(vec![block], Some(local.place)).await?;
         }
-        self.on_disk(move |inner| Ok(inner.drop_pack(number)?)).await?;
-        Ok(true)
+        self.on_disk(move |inner| Ok(inner.drop_pack(number)?)).await
     }
 
     /// A block of this node.

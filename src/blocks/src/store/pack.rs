@@ -10,6 +10,7 @@
 //! Deleting marks nothing on disk: after a restart the record is there again, nothing claims
 //! it, and the collection of garbage removes it again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -270,12 +271,13 @@ impl Inner {
         }
     }
 
-    /// A sealed pack that is worth rewriting, with its live blocks.
-    pub(crate) fn compactable(&self) -> Option<(u32, Vec<u64>)> {
+    /// A sealed pack that is worth rewriting, with its live blocks; none of `except`.
+    pub(crate) fn compactable(&self, except: &BTreeSet<u32>) -> Option<(u32, Vec<u64>)> {
         let packs = self.packs.lock();
-        let (number, _) = packs.iter().find(|(_, pack)| {
-            pack.sealed && (pack.dead * 2 > pack.len || pack.len < PACK_TARGET_BYTES / 8)
-        })?;
+        let wanted = |pack: &Pack| pack.dead * 2 > pack.len || pack.len < PACK_TARGET_BYTES / 8;
+        let (number, _) = packs
+            .iter()
+            .find(|(number, pack)| pack.sealed && wanted(pack) && !except.contains(number))?;
         let number = *number;
         drop(packs);
         let index = self.index.read();

@@ -97,7 +97,7 @@ async fn dead_packs_are_rewritten() {
     disk.crash(Crash::Process);
     let store = open(&disk);
     store.remove((1..90).collect()).await.unwrap();
-    assert!(store.compact().await.unwrap());
+    assert_eq!(store.compact().await.unwrap(), 1);
     assert!(!disk.exists(&pack::pack_path(&Path::new(DIR).join("packs"), 1)).unwrap());
     assert_eq!(whole(&store, 95).await.unwrap(), bytes(95, 5000));
     assert!(whole(&store, 5).await.is_err());
@@ -105,6 +105,26 @@ async fn dead_packs_are_rewritten() {
     let store = open(&disk);
     assert_eq!(whole(&store, 95).await.unwrap(), bytes(95, 5000));
     assert_eq!(store.totals().0, 10);
+}
+
+#[tokio::test]
+async fn a_pack_that_cannot_be_rewritten_holds_up_no_other() {
+    let disk = SimDisk::new(1);
+    let packs = Path::new(DIR).join("packs");
+    for first in [1, 10, 20] {
+        let store = open(&disk);
+        store.write_small((first..first + 9).map(|id| small(id, 1000)).collect()).await.unwrap();
+        disk.crash(Crash::Process);
+    }
+    let store = open(&disk);
+    let Place::Pack { offset, number } = store.get(9).unwrap().place else { panic!("in a pack") };
+    assert_eq!(number, 1);
+    disk.flip_bit(&pack::pack_path(&packs, 1), offset as usize + 400).unwrap();
+    store.remove((1..9).chain(10..19).chain(20..28).collect()).await.unwrap();
+    assert!(matches!(store.compact().await, Err(StoreError::Corrupt(9))));
+    let there = |number| disk.exists(&pack::pack_path(&packs, number)).unwrap();
+    assert!(there(1) && !there(2) && !there(3));
+    assert_eq!(whole(&store, 28).await.unwrap(), bytes(28, 1000));
 }
 
 #[tokio::test]

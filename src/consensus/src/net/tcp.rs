@@ -19,6 +19,7 @@ use base::limits::{KIB, MIB};
 use base::{Env, NodeId, TaskGroup};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
+use socket2::TcpKeepalive;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the kernel keeps trying to deliver before it declares the connection broken.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two questions whether an idle connection is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// After a failed connection attempt, requests fail at once for this long.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// A peer that was silent for longer counts as dead.
@@ -335,6 +338,10 @@ fn lane_number(lane: Lane) -> u8 {
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
+    // Who accepted a connection sends nothing by itself: only this tells it that the other end is
+    // gone without a word.
+    let keepalive = TcpKeepalive::new().with_time(USER_TIMEOUT).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
@@ -615,6 +622,17 @@ mod tests {
                 _ => Err(format!("node {from} asked for too much")),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn both_ends_notice_a_peer_that_is_gone_without_a_word() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream).unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), USER_TIMEOUT);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
     }
 
     async fn pair(clusters: [u8; 2]) -> (Arc<TcpPeers>, Arc<TcpPeers>, TaskGroup) {

@@ -123,7 +123,7 @@ impl CheckpointDir {
     pub(crate) fn open(env: &Env, data_dir: &Path, group: GroupId) -> io::Result<Self> {
         let relative = format!("ckpt/{group}");
         let dir = data_dir.join(&relative);
-        env.disk.create_dir_all(&dir)?;
+        env.disk.create_dir_durably(&dir)?;
         let path = dir.join(CURRENT);
         let current = if env.disk.exists(&path)? {
             Some(Arc::new(decode_current(&env.disk.read(&path, MAX_CURRENT_BYTES + HEAD_BYTES)?)?))

@@ -17,6 +17,7 @@ use openraft::raft::ReadPolicy;
 use prost::Message as _;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
+use wal::Wal;
 
 use super::batch::{self, Item};
 use super::host::Shared;
@@ -33,6 +34,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 4096;
 /// Bytes of commands merged into one entry, unless a single command is larger.
 const MERGE_BYTES: usize = MIB;
+/// A leader proposes nothing more while this node's log has so many bytes to write.
+const MAX_WAL_QUEUE_BYTES: usize = 64 * MIB;
 /// Shares of a group's pipeline. An entry takes one while it is on its way, a small one
 /// [`SMALL_SHARES`]: what comes meanwhile is merged behind it, for an entry costs every node about
 /// the same whether it carries one command or a hundred.
@@ -82,6 +85,7 @@ pub(crate) struct RaftGroup {
     /// See [`Group::behind`].
     pub(super) behind: parking_lot::Mutex<BTreeSet<NodeId>>,
     limits: NodeLimits,
+    wal: Wal,
     queue: mpsc::Sender<Pending>,
     leadership: watch::Sender<Leadership>,
 }
@@ -93,6 +97,7 @@ impl RaftGroup {
         shared: Arc<Shared>,
         link: Arc<dyn Link>,
         limits: NodeLimits,
+        wal: Wal,
         tasks: &TaskGroup,
     ) -> Arc<Self> {
         let (queue, pending) = mpsc::channel(QUEUE);
@@ -105,6 +110,7 @@ impl RaftGroup {
             joining: Mutex::new(()),
             behind: parking_lot::Mutex::default(),
             limits,
+            wal,
             queue,
             leadership: watch::Sender::new(Leadership::default()),
         });
@@ -173,6 +179,9 @@ impl RaftGroup {
                     left = batch.fill(&mut queue);
                 }
             }
+            // Followers may commit faster than this node's own disk takes the entries. A log that
+            // failed ends the node; meanwhile Raft says no.
+            drop(self.wal.wait_queue_below(MAX_WAL_QUEUE_BYTES).await);
             self.write(batch.commands, slot, &tasks).await;
         }
     }

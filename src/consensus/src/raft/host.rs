@@ -282,7 +282,7 @@ impl RaftStateMachine<Types> for Host {
         _meta: &SnapshotMeta,
         snapshot: Manifest,
     ) -> Result<(), io::Error> {
-        self.install(&snapshot)
+        base::task::may_wait(|| self.install(&snapshot))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {

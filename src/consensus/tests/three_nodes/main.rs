@@ -192,6 +192,26 @@ async fn a_destroyed_sled_directory_is_rebuilt() {
     bench.equal_digests().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_its_log_does_not_vote_under_its_old_name() {
+    let mut bench = three().await;
+    for n in 0..20 {
+        bench.put(1, 0, format!("v{n}")).await;
+    }
+    // An orderly stop writes a checkpoint.
+    bench.stop(2).await;
+    let (log, aside) = (bench.path(2).join("wal"), bench.path(2).join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    let Err(error) = bench.try_start(2).await else { panic!("it starts") };
+    let text = error.to_string();
+    assert!(text.contains("has a checkpoint") && text.contains("wal holds nothing"), "{text}");
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    bench.start(2).await;
+    bench.ready().await;
+    bench.equal_digests().await;
+}
+
 fn scribble(dir: &Path) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

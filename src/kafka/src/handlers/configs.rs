@@ -1,6 +1,6 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use base::NodeId;
@@ -546,16 +546,14 @@ fn incremental(
                 return Err(LogError::InvalidConfig(text));
             }
             2 => {
-                let mut words: Vec<&str> = words.collect();
-                for new in value.split(',').map(str::trim) {
-                    if !words.contains(&new) {
-                        words.push(new);
-                    }
-                }
+                let mut seen: HashSet<&str> = words.clone().collect();
+                let new = value.split(',').map(str::trim).filter(|word| seen.insert(word));
+                let words: Vec<&str> = words.chain(new).collect();
                 wanted.set.push((name, words.join(",")));
             }
             3 => {
-                let kept = words.filter(|word| !value.split(',').any(|gone| gone.trim() == *word));
+                let gone: HashSet<&str> = value.split(',').map(str::trim).collect();
+                let kept = words.filter(|word| !gone.contains(word));
                 wanted.set.push((name, kept.collect::<Vec<_>>().join(",")));
             }
             other => {

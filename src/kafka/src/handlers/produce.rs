@@ -101,6 +101,9 @@ fn transaction_error(error: LogError, version: i16) -> LogError {
     }
 }
 
+/// How long a leader tries to append what need not be on the other replicas.
+const OWN_PATIENCE: Duration = Duration::from_secs(30);
+
 async fn append(
     shared: &Arc<Shared>,
     topic: &str,
@@ -111,8 +114,11 @@ async fn append(
     let began = Instant::now();
     let records = part.records.0.into_iter().next().unwrap_or_default();
     let (bytes, messages) = (records.len(), records_in(&records));
-    let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
-    let acks = if acks == -1 { Acks::All } else { Acks::Leader };
+    let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
+    // As in Kafka, the client's limit is for the other replicas: with acks=1 its leader appends or
+    // says why not, however short the limit.
+    let (acks, patience) =
+        if acks == -1 { (Acks::All, asked) } else { (Acks::Leader, asked.max(OWN_PATIENCE)) };
     let topic_ref = TopicRef::Name(topic);
     let log = &shared.backend.log;
     let appending = async {
@@ -128,7 +134,10 @@ async fn append(
     };
     let result = match tokio::time::timeout(patience, appending).await {
         Ok(result) => result,
-        Err(_) => Err(LogError::Timeout),
+        Err(_) => {
+            log.gave_up(topic_ref, part.index);
+            Err(LogError::Timeout)
+        }
     };
     if broken::is(Broken::AckUnknown) && result == Err(LogError::Timeout) {
         let place = PartitionProduceResponse { base_offset: -1, ..Default::default() };

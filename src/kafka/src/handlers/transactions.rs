@@ -1,6 +1,6 @@
 //! Transactions: producers' requests to their coordinator, and what administrators ask.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use log::limits::MAX_TXN_PARTITIONS;
@@ -327,11 +327,12 @@ pub(crate) fn list(
     };
     let is_state = |name: &String| TxnState::ALL.iter().any(|state| state.name() == name);
     let unknown = request.state_filters.iter().filter(|name| !is_state(name));
+    let states: HashSet<&str> = request.state_filters.iter().map(String::as_str).collect();
+    let ids: HashSet<i64> = request.producer_id_filters.iter().copied().collect();
     let wanted = |txn: &TxnDescription| {
-        let (states, ids) = (&request.state_filters, &request.producer_id_filters);
         let longer = request.duration_filter < 0
             || now_ms.saturating_sub(txn.start_ms) > request.duration_filter;
-        (states.is_empty() || states.iter().any(|name| name == txn.state.name()))
+        (states.is_empty() || states.contains(txn.state.name()))
             && (ids.is_empty() || ids.contains(&txn.producer.producer_id))
             && longer
     };

@@ -411,6 +411,25 @@ fn a_static_member_returns_without_a_rebalance() {
 }
 
 #[test]
+fn a_rebalance_that_nobody_joins_is_not_due_all_the_time() {
+    let mut world = World::new();
+    world.join(static_member("", "s1"));
+    world.join(static_member("", "s2"));
+    world.pass(DELAY);
+    world.sync("m1", 1, &[("m1", "a1"), ("m2", "a2")]);
+    for instance in ["s1", "s2"] {
+        world.join(Join { rebalance_timeout_ms: 0, ..static_member("", instance) });
+    }
+    assert_eq!(world.leave("", Some("s2")), None);
+    assert_eq!(world.state(), GroupState::PreparingRebalance);
+    world.pass(1);
+    let due = world.coordinator.deadline_of("g").unwrap();
+    assert!(due > world.now_ms, "{due}");
+    world.pass(20_000);
+    assert_eq!(world.state(), GroupState::Empty, "its session has ended");
+}
+
+#[test]
 fn a_static_member_leaves_by_name() {
     let mut world = World::new();
     world.join(static_member("", "s1"));
@@ -446,6 +465,10 @@ fn bad_joins_are_refused() {
         (Join { client_id: "c".repeat(5000), ..member("") }, GroupError::InvalidRequest),
         (Join { session_timeout_ms: 5, ..member("") }, GroupError::InvalidSessionTimeout),
         (Join { protocols: vec![], ..member("") }, GroupError::InconsistentGroupProtocol),
+        (
+            Join { protocols: vec![("range".into(), Bytes::new()); 101], ..member("") },
+            GroupError::InvalidRequest,
+        ),
         (
             Join { protocol_type: "connect".into(), ..member("") },
             GroupError::InconsistentGroupProtocol,

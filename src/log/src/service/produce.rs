@@ -46,6 +46,16 @@ impl LogService {
         self.settled(&part, leadership.term, produced)
     }
 
+    /// A batch was given up by who waited for it; it may never come, and its producer sends it
+    /// again.
+    pub fn gave_up(&self, topic: TopicRef<'_>, partition: i32) {
+        if let Ok(topic) = self.resolve(topic)
+            && let Ok((_, part, _)) = self.led(&topic, partition)
+        {
+            part.unsettled.lock().refused(self.0.shared.0.env.clock.monotonic());
+        }
+    }
+
     /// What a producer is told of its batch: see [`crate::unsettled`].
     pub(super) fn settled(
         &self,

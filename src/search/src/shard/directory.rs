@@ -49,6 +49,15 @@ struct State {
     doomed: BTreeSet<PathBuf>,
     /// Pinned commits.
     pins: usize,
+    /// A sync is under way: the commit that it writes may name any file there is.
+    syncing: bool,
+}
+
+/// What a sync makes durable.
+struct Snapshot {
+    dirty: BTreeSet<PathBuf>,
+    small: BTreeMap<PathBuf, Vec<u8>>,
+    doomed: BTreeSet<PathBuf>,
 }
 
 /// The files of a durable commit; they stay while this value lives.
@@ -77,17 +86,25 @@ impl DeferredDirectory {
     /// Makes the current commit durable.
     pub(crate) fn sync(&self) -> Result<()> {
         let _gate = self.gate.lock();
-        let (dirty, small, doomed) = {
-            let state = self.state.lock();
-            (state.dirty.clone(), state.small.clone(), state.doomed.clone())
-        };
-        for path in &dirty {
-            match File::open(self.root.join(path)) {
-                Ok(file) => file.sync_data()?,
-                // A merge may have removed the file since; then no commit needs it.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e.into()),
-            }
+        let snapshot = self.begin_sync();
+        let written = self.write(&snapshot);
+        self.end_sync(&snapshot, written.is_ok());
+        written
+    }
+
+    fn begin_sync(&self) -> Snapshot {
+        let mut state = self.state.lock();
+        state.syncing = true;
+        Snapshot {
+            dirty: state.dirty.clone(),
+            small: state.small.clone(),
+            doomed: state.doomed.clone(),
+        }
+    }
+
+    fn write(&self, Snapshot { dirty, small, .. }: &Snapshot) -> Result<()> {
+        for path in dirty {
+            File::open(self.root.join(path))?.sync_data()?;
         }
         self.inner.sync_directory()?;
         for (path, bytes) in small.iter().filter(|(path, _)| *path != Path::new(META)) {
@@ -97,17 +114,25 @@ impl DeferredDirectory {
             self.inner.atomic_write(Path::new(META), bytes)?;
         }
         self.inner.sync_directory()?;
+        Ok(())
+    }
+
+    fn end_sync(&self, Snapshot { dirty, small, doomed }: &Snapshot, written: bool) {
         let mut state = self.state.lock();
+        state.syncing = false;
+        if !written {
+            return;
+        }
         state.dirty.retain(|path| !dirty.contains(path));
         state.small.retain(|path, bytes| small.get(path) != Some(bytes));
         if state.pins == 0 {
             for path in doomed {
-                if self.inner.delete(&path).is_ok() {
-                    state.doomed.remove(&path);
+                if self.inner.delete(path).is_ok() {
+                    state.doomed.remove(path);
+                    state.dirty.remove(path);
                 }
             }
         }
-        Ok(())
     }
 
     /// Removes files that the commit on disk does not name.
@@ -174,7 +199,7 @@ impl Directory for DeferredDirectory {
 
     fn delete(&self, path: &Path) -> Result<(), DeleteError> {
         let mut state = self.state.lock();
-        if state.dirty.remove(path) {
+        if !state.syncing && state.dirty.remove(path) {
             drop(state);
             return self.inner.delete(path);
         }
@@ -226,5 +251,42 @@ impl Directory for DeferredDirectory {
     fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
         // Readers are reloaded by hand.
         Ok(WatchHandle::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sync_under_way_may_name_stays_until_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let deferred = DeferredDirectory::open(dir.path()).unwrap();
+        let write = |name: &str| {
+            deferred.open_write(Path::new(name)).unwrap().terminate().unwrap();
+        };
+        let exists = |name: &str| dir.path().join(name).exists();
+        write("old");
+        write("idle");
+        deferred.delete(Path::new("idle")).unwrap();
+        assert!(!exists("idle"), "no commit on disk knows it");
+
+        let snapshot = deferred.begin_sync();
+        deferred.delete(Path::new("old")).unwrap();
+        write("young");
+        deferred.delete(Path::new("young")).unwrap();
+        deferred.write(&snapshot).unwrap();
+        deferred.end_sync(&snapshot, true);
+        assert!(exists("old"), "the commit that was just written may name it");
+        deferred.sync().unwrap();
+        assert!(!exists("old") && !exists("young"));
+        assert_eq!(deferred.state.lock().dirty.len(), 0);
+
+        write("again");
+        let failed = deferred.begin_sync();
+        deferred.end_sync(&failed, false);
+        assert!(deferred.state.lock().dirty.contains(Path::new("again")));
+        deferred.delete(Path::new("again")).unwrap();
+        assert!(!exists("again"));
     }
 }

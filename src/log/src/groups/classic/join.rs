@@ -76,12 +76,12 @@ impl Group {
         if join.protocol_type.is_empty() || join.protocols.is_empty() {
             return false;
         }
-        self.members.is_empty()
-            || self.protocol_type.as_deref() == Some(join.protocol_type.as_str())
-                && join
-                    .protocols
-                    .iter()
-                    .any(|(name, _)| self.members.values().all(|m| m.supports(name)))
+        if self.members.is_empty() {
+            return true;
+        }
+        let shared = self.shared_protocols();
+        self.protocol_type.as_deref() == Some(join.protocol_type.as_str())
+            && join.protocols.iter().any(|(name, _)| shared.contains(name.as_str()))
     }
 
     fn add(

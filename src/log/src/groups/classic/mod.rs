@@ -10,7 +10,7 @@ mod rebalance;
 mod sync;
 mod weight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
@@ -21,6 +21,8 @@ pub(in crate::groups) use weight::check_names;
 
 /// A member that joined but whose generation never completed is given up after this time.
 const NEW_MEMBER_TIMEOUT_MS: i64 = 300_000;
+/// A rebalance that nobody has joined goes on for so long at least.
+const MIN_REBALANCE_MS: i64 = 1_000;
 
 #[derive(Clone, Debug)]
 struct Member {
@@ -41,8 +43,8 @@ struct Member {
 }
 
 impl Member {
-    fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| name == protocol)
+    fn protocol_names(&self) -> HashSet<&str> {
+        self.protocols.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     fn metadata(&self, protocol: &str) -> Bytes {
@@ -221,6 +223,13 @@ impl Group {
         if let Some(member) = self.members.get_mut(id) {
             member.expires_ms = now_ms.saturating_add(member.session_timeout_ms);
         }
+    }
+
+    /// Protocols that every member supports.
+    fn shared_protocols(&self) -> HashSet<&str> {
+        let mut sets = self.members.values().map(Member::protocol_names);
+        let first = sets.next().unwrap_or_default();
+        sets.fold(first, |shared, other| &shared & &other)
     }
 
     fn rebalance_timeout_ms(&self) -> i64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::coordinator::Effect;
 use super::super::types::{GroupError, GroupState, JoinMember, JoinReply};
-use super::{Group, Joining, Member, Purpose};
+use super::{Group, Joining, MIN_REBALANCE_MS, Member, Purpose};
 
 impl Group {
     /// Begins a rebalance where none is under way, and completes it when all are there.
@@ -62,7 +62,9 @@ impl Group {
         if !self.leader.as_ref().is_some_and(joined) {
             let next = self.members.iter().find(|(_, m)| m.joining.is_some());
             let Some((next, _)) = next else {
-                let deadline_ms = now_ms.saturating_add(self.rebalance_timeout_ms());
+                // They may have asked for no time at all.
+                let patience_ms = self.rebalance_timeout_ms().max(MIN_REBALANCE_MS);
+                let deadline_ms = now_ms.saturating_add(patience_ms);
                 self.joining = Some(Joining { deadline_ms, first_until_ms: None });
                 return;
             };
@@ -98,13 +100,11 @@ impl Group {
 
     /// Each member votes for the first of its protocols that all support.
     pub(super) fn vote(&self) -> Option<String> {
+        let shared = self.shared_protocols();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let choice = member
-                .protocols
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .find(|name| self.members.values().all(|m| m.supports(name)));
+            let mut names = member.protocols.iter().map(|(name, _)| name.as_str());
+            let choice = names.find(|name| shared.contains(name));
             *votes.entry(choice?).or_default() += 1;
         }
         votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_owned())

@@ -1,5 +1,7 @@
 //! Syncing: the leader's assignment is saved, then members hear it.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use super::super::coordinator::Effect;
@@ -78,11 +80,12 @@ impl Group {
         if !assigns {
             return Ok(());
         }
+        let given = sync.assignments.iter().rev().map(|(to, bytes)| (to.as_str(), bytes));
+        let given: HashMap<&str, &Bytes> = given.collect();
         for (id, member) in &mut self.members {
-            let given = sync.assignments.iter().find(|(to, _)| to == id);
+            let given = given.get(id.as_str());
             // A slice of the request would hold all of it.
-            let given = given.map(|(_, bytes)| Bytes::copy_from_slice(bytes));
-            member.assignment = given.unwrap_or_default();
+            member.assignment = given.map(|b| Bytes::copy_from_slice(b)).unwrap_or_default();
         }
         let ticket = self.save(out);
         self.saving.push((Saving { ticket, purpose: Purpose::Assignment }, None));

@@ -13,6 +13,9 @@ use crate::limits::{MAX_GROUP_NAME, MAX_GROUP_WEIGHT, MAX_MEMBER_NAME};
 /// What the members of a group are assigned together, in bytes.
 const MAX_ASSIGNMENTS: usize = MAX_GROUP_WEIGHT / 2;
 
+/// Protocols that a member offers, at most.
+const MAX_PROTOCOLS: usize = 100;
+
 /// Length of a client's name for itself, with which its member id begins, in bytes.
 const MAX_CLIENT_NAME: usize = 4096;
 
@@ -27,6 +30,9 @@ pub(in crate::groups) fn check_names(join: &Join) -> Result<(), GroupError> {
         return Err(GroupError::InvalidGroupId);
     }
     let instance = join.instance.as_ref().map_or(0, String::len);
+    if join.protocols.len() > MAX_PROTOCOLS {
+        return Err(GroupError::InvalidRequest);
+    }
     let too_long = instance > MAX_MEMBER_NAME
         || join.protocol_type.len() > MAX_MEMBER_NAME
         || join.client_id.len() > MAX_CLIENT_NAME;
