@@ -9,7 +9,7 @@ import requests
 from confluent_kafka import Consumer, TopicPartition
 
 from support.pipelines import apply, local_pipeline, write_files
-from support.reading import count
+from support.reading import count, records
 from support.wait import wait_until
 
 # One byte more than the collector takes.
@@ -156,3 +156,21 @@ def test_what_is_wrong_is_said(operator, tmp_path):
     spec.write_text("name = 'nobody'\n[source]\ntype = 'local'\npath = '/tmp'\n")
     result = operator.cluster.run("source", "apply", spec)
     assert result.returncode == 1 and "nobody" in result.stderr
+    other = local_pipeline(operator.name, tmp_path / "files")
+    named = f"name = {json.dumps(operator.name)}"
+    assert named in other
+    spec.write_text(other.replace(named, f"name = {json.dumps(operator.name + '-2')}"))
+    result = operator.cluster.run("pipeline", "apply", spec)
+    assert result.returncode == 1 and "overlap" in result.stderr, result.stderr
+
+
+def test_a_topic_made_anew_gets_every_file(operator, tmp_path):
+    write_files(tmp_path / "files", 20)
+    operator.wait_documents(20)
+    for partitions in (2, 5):
+        operator.json("topic", "delete", operator.name)
+        operator.json("topic", "create", operator.name, "--partitions", str(partitions))
+        wait_until(lambda: len(records(operator.cluster, operator.name)) == 20, 60, "the records")
+    write_files(tmp_path / "files", 1, start=20)
+    operator.wait_documents(21)
+    assert len(records(operator.cluster, operator.name)) == 21

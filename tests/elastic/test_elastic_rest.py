@@ -1,6 +1,7 @@
 """What curl users see: tables, errors, methods, and documents written at one node."""
 
 import gzip
+import json
 import re
 import socket
 

@@ -31,6 +31,7 @@ use crate::raft::group::{Growing, NodeLimits, RaftGroup};
 use crate::raft::host::{Host, Shared};
 use crate::raft::network::Factory;
 use crate::raft::serve::Server;
+use crate::raft::silence::Silence;
 use crate::raft::snapshot::clear_staging;
 use crate::raft::store::LogStore;
 use crate::raft::types::{Raft, to_pos};
@@ -253,7 +254,15 @@ impl Cluster {
             disk_low: disk_low.clone(),
             growing: options.growing.clone(),
         };
-        let parts = Parts { env, options: &options, wal: &wal, peers: &peers, limits, tasks };
+        let parts = Parts {
+            env,
+            options: &options,
+            wal: &wal,
+            peers: &peers,
+            limits,
+            tasks,
+            started: tokio::time::Instant::now(),
+        };
         let mut groups = BTreeMap::new();
         let ids = [GroupId::M0, GroupId::FS].into_iter();
         for id in ids.chain((0..options.data_groups).map(GroupId::data)) {
@@ -711,6 +720,7 @@ struct Parts<'a> {
     peers: &'a Arc<dyn Link>,
     limits: NodeLimits,
     tasks: &'a TaskGroup,
+    started: tokio::time::Instant,
 }
 
 impl Parts<'_> {
@@ -739,14 +749,28 @@ impl Parts<'_> {
         let index = checkpointed.map_or(0, |c| c.index);
         self.wal.set_checkpointed(id, index);
         let link = self.peers.clone();
-        let factory = Factory { link: link.clone(), group: id };
+        let silence = match self.wal.vote(id) {
+            None => Silence::none(),
+            Some(_) => {
+                let lease = Duration::from_millis(self.options.election_ms.1);
+                Silence::after_restart(self.started, lease)
+            }
+        };
+        let factory = Factory { link: link.clone(), group: id, silence };
         let log = LogStore { wal: self.wal.clone(), group: id };
         debug_assert!(checkpointed.is_none_or(|c| to_pos(&c).index == index));
         let config = Arc::new(raft_config(self.options, id)?);
         let raft = Raft::new(raft_id, config, factory, log, host).await;
         let raft = raft.map_err(|e| StartError::Raft { group: id, reason: e.to_string() })?;
-        let group =
-            RaftGroup::start(raft, shared, link, self.limits.clone(), self.wal.clone(), self.tasks);
+        let group = RaftGroup::start(
+            raft,
+            shared,
+            link,
+            silence,
+            self.limits.clone(),
+            self.wal.clone(),
+            self.tasks,
+        );
         Ok(Running {
             group,
             store,

@@ -45,7 +45,8 @@ fn commands() -> Vec<Command> {
         },
         Command::Renew { name: name.clone(), boot: 0x25, epoch: 0x26, ttl_ms: 0x27 },
         Command::Quarantine { name: name.clone(), id: vec![0, 0x28, 0x29], item: item() },
-        Command::Retry { name },
+        Command::Retry { name: name.clone() },
+        Command::Refreeze { name, topic_id: TOPIC, partitions: 0x2a },
     ]
 }
 
@@ -59,7 +60,10 @@ fn rows(golden: &mut Golden) {
         | Command::Pause { .. }
         | Command::Acquire { .. }
         | Command::Quarantine { .. } => true,
-        Command::Delete { .. } | Command::Renew { .. } | Command::Retry { .. } => false,
+        Command::Delete { .. }
+        | Command::Renew { .. }
+        | Command::Retry { .. }
+        | Command::Refreeze { .. } => false,
     };
     for (index, command) in (1..).zip(commands().into_iter().filter(lasting)) {
         let at = ApplyAt { group: GroupId::M0, index, term: 1, time_ms: TIME_MS };

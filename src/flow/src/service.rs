@@ -71,6 +71,8 @@ struct Running {
     spec: Arc<PipelineSpec>,
     builder: RecordBuilder,
     source: Option<(Tasks, SourceView)>,
+    /// The topic there was when the source was started.
+    source_topic: Option<[u8; 16]>,
     source_rate: Rate,
     partitions: BTreeMap<u32, (Tasks, SharedPartition, Rate)>,
     /// Whether these only look how far they are.
@@ -142,6 +144,7 @@ impl FlowService {
         if text.len() > MAX_SPEC_BYTES {
             return Err(FlowError::Invalid(format!("more than {MAX_SPEC_BYTES} bytes")));
         }
+        self.check_directory(&spec)?;
         let topic = self.log.ensure_topic(&spec.topic, spec.partitions).await?;
         if let Some(index) = &spec.index {
             let document = &spec.document;
@@ -154,6 +157,28 @@ impl FlowService {
             partitions: u32::try_from(topic.groups.len()).unwrap_or(u32::MAX),
         };
         self.change(&spec.name, &command).await
+    }
+
+    /// Refuses a directory that another pipeline's files go to: they would replace each other.
+    fn check_directory(&self, spec: &PipelineSpec) -> Result<(), FlowError> {
+        let root = |text: &str| format!("{}/", text.trim_end_matches('/'));
+        let ours = root(&spec.directory);
+        let overlaps = |other: &PipelineSpec| {
+            let theirs = root(&other.directory);
+            other.name != spec.name && (ours.starts_with(&theirs) || theirs.starts_with(&ours))
+        };
+        let other = self.shared.read(|state| {
+            let others = state.pipelines.values().filter(|p| !p.deleted);
+            others.filter_map(|p| serde_json::from_str(&p.spec).ok()).find(overlaps)
+        });
+        match other {
+            None => Ok(()),
+            Some(other) => Err(FlowError::Invalid(format!(
+                "directory: {} and {} of pipeline {} overlap; files of one would replace those of \
+                 the other",
+                spec.directory, other.directory, other.name
+            ))),
+        }
     }
 
     /// Gives a declared pipeline another source: `{name, source}`.
@@ -392,13 +417,19 @@ impl FlowService {
             running.source = None;
             return;
         }
-        if running.source.is_some() {
+        let topic = self.log.topic(&running.spec.topic).map(|topic| topic.id);
+        let is_new = topic.is_some() && running.source_topic != topic;
+        if running.source.is_some() && !is_new {
             return;
         }
+        // What it knows of files it knows of the topic that is gone.
+        running.source = None;
+        running.source_topic = topic;
         let tasks = TaskGroup::new();
         let view = SourceView::default();
         let task = SourceTask {
             spec: running.spec.clone(),
+            topic_id: pipeline.topic_id,
             partitions: pipeline.partitions,
             boot: self.boot,
             shared: self.shared.clone(),
@@ -486,6 +517,7 @@ fn start(pipeline: &Pipeline) -> Result<Running, String> {
         spec: Arc::new(spec),
         builder,
         source: None,
+        source_topic: None,
         source_rate: Rate::default(),
         partitions: BTreeMap::new(),
         paused: pipeline.paused,

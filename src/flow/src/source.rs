@@ -53,6 +53,8 @@ pub(crate) struct SourceView {
 #[derive(Clone)]
 pub(crate) struct SourceTask {
     pub(crate) spec: Arc<PipelineSpec>,
+    /// The topic that the pipeline's partitions are frozen for.
+    pub(crate) topic_id: [u8; 16],
     pub(crate) partitions: u32,
     pub(crate) boot: u64,
     pub(crate) shared: Arc<FlowShared>,
@@ -139,8 +141,30 @@ impl SourceTask {
         }
     }
 
+    /// Waits until the topic is there. One that was made anew has no ledger yet, and perhaps other
+    /// partitions: that is noted first, and starts the source again.
+    async fn topic_is_ours(&self) {
+        loop {
+            if let Some(topic) = self.log.topic(&self.spec.topic) {
+                if topic.id == self.topic_id {
+                    return;
+                }
+                let command = Command::Refreeze {
+                    name: self.spec.name.clone(),
+                    topic_id: topic.id,
+                    partitions: u32::try_from(topic.groups.len()).unwrap_or(u32::MAX),
+                };
+                if let Err(error) = propose(&self.m0, &command).await {
+                    warn!(source = %self.spec.name, %error, "the new topic is not noted yet");
+                }
+            }
+            tokio::time::sleep(CONTEND).await;
+        }
+    }
+
     async fn collect(&self, epoch: u64) {
         let name = &self.spec.name;
+        self.topic_is_ours().await;
         while let Err(error) = self.log.fence(name, epoch).await {
             warn!(source = %name, %error, "fence not set yet");
             self.view.progress.lock().last_error = Some(format!("fence: {error}"));

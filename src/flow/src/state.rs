@@ -46,6 +46,17 @@ pub struct Pipeline {
     pub dropped: u64,
 }
 
+impl Pipeline {
+    /// Partitions are frozen while the topic is the same: the ledger of a file lies in its
+    /// partition.
+    fn freeze(&mut self, topic_id: [u8; 16], partitions: u32) {
+        if self.topic_id != topic_id {
+            self.topic_id = topic_id;
+            self.partitions = partitions;
+        }
+    }
+}
+
 /// Who lists a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -123,6 +134,12 @@ pub(crate) enum Command {
     /// Releases the files of the quarantine. Records stay: their place in the topic has passed.
     Retry {
         name: String,
+    },
+    /// The topic of a pipeline was made anew, with these partitions.
+    Refreeze {
+        name: String,
+        topic_id: [u8; 16],
+        partitions: u32,
     },
 }
 
@@ -270,6 +287,9 @@ impl FlowState {
                 let item = Quarantined { time_ms: now_ms, ..item };
                 self.give_up(name, id, item, &mut changes)
             }
+            Command::Refreeze { name, topic_id, partitions } => {
+                self.change(&name, &mut changes, |p| p.freeze(topic_id, partitions))
+            }
             Command::Retry { name } => {
                 let (mut released, mut kept) = (0, 0);
                 if let Some(items) = self.quarantine.get_mut(&name) {
@@ -307,11 +327,7 @@ impl FlowState {
         pipeline.spec = spec;
         pipeline.revision += 1;
         pipeline.deleted = false;
-        // Frozen while the topic is the same: the ledger of a file lies in its partition.
-        if pipeline.topic_id != topic_id {
-            pipeline.topic_id = topic_id;
-            pipeline.partitions = partitions;
-        }
+        pipeline.freeze(topic_id, partitions);
         changes.push((key(b'p', &name), Some(encode(pipeline))));
         Reply::Done
     }
@@ -427,6 +443,17 @@ mod tests {
         assert_eq!(shared.read(|s| s.pipelines["n"].partitions), 3);
         assert_eq!(send(&group, put(2, 6)), Reply::Done);
         assert_eq!(shared.read(|s| s.pipelines["n"].partitions), 6);
+        let refreeze = |topic, partitions| Command::Refreeze {
+            name: "n".into(),
+            topic_id: [topic; 16],
+            partitions,
+        };
+        assert_eq!(send(&group, refreeze(2, 9)), Reply::Done);
+        assert_eq!(shared.read(|s| s.pipelines["n"].partitions), 6, "the same topic");
+        assert_eq!(send(&group, refreeze(3, 2)), Reply::Done);
+        assert_eq!(shared.read(|s| s.pipelines["n"].partitions), 2);
+        assert_eq!(send(&group, Command::Delete { name: "n".into() }), Reply::Done);
+        assert_eq!(send(&group, refreeze(4, 1)), Reply::Unknown, "it stays deleted");
     }
 
     #[test]

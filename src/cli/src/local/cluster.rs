@@ -69,7 +69,10 @@ impl Cluster {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {shown}"))?;
         let dir = dir.canonicalize().with_context(|| format!("cannot open {shown}"))?;
         let lock = lock(&dir)?;
-        let ports = plan.choose(&dir, &ports::names(&args.sets))?;
+        let names = ports::names(&args.sets);
+        // A wrong word is told before a port that is taken.
+        node_toml(1, &dir, &ports::standard_ports(&names), &args.sets)?;
+        let ports = plan.choose(&dir, &names)?;
         let mut texts = Vec::new();
         for id in 1..=NODES {
             texts.push((id, node_toml(id, &dir, &ports, &args.sets)?));

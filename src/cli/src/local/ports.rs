@@ -86,9 +86,7 @@ impl PortPlan {
     pub fn choose(self, dir: &Path, names: &[&str]) -> anyhow::Result<PortMap> {
         let file = dir.join("ports.json");
         let ports = match self {
-            Self::Standard => {
-                map(names, |node, at| standard(at).saturating_add((node - 1) * 10_000))
-            }
+            Self::Standard => standard_ports(names),
             Self::Base(base) => {
                 map(names, |node, at| base + (node - 1) * PORTS.len() as u16 + at as u16)
             }
@@ -106,6 +104,11 @@ impl PortPlan {
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(ports)
     }
+}
+
+/// The ports that nodes have by default, whoever may have them.
+pub fn standard_ports(names: &[&str]) -> PortMap {
+    map(names, |node, at| standard(at).saturating_add((node - 1) * 10_000))
 }
 
 /// The loopback address of a port.

@@ -21,6 +21,7 @@ use wal::Wal;
 
 use super::batch::{self, Item};
 use super::host::Shared;
+use super::silence::Silence;
 use super::types::{Commands, Raft, Replies, StoredMembership};
 use crate::group::{Applied, Group, Leadership, LogState, ProposeError, ReadError, TransferError};
 use crate::net::{CallError, Link, methods, proto};
@@ -84,6 +85,8 @@ pub(crate) struct RaftGroup {
     pub(crate) joining: Mutex<()>,
     /// See [`Group::behind`].
     pub(super) behind: parking_lot::Mutex<BTreeSet<NodeId>>,
+    /// Before it is over this node gives no vote.
+    pub(super) silence: Silence,
     limits: NodeLimits,
     wal: Wal,
     queue: mpsc::Sender<Pending>,
@@ -96,6 +99,7 @@ impl RaftGroup {
         raft: Raft,
         shared: Arc<Shared>,
         link: Arc<dyn Link>,
+        silence: Silence,
         limits: NodeLimits,
         wal: Wal,
         tasks: &TaskGroup,
@@ -109,6 +113,7 @@ impl RaftGroup {
             checkpointing: Mutex::new(()),
             joining: Mutex::new(()),
             behind: parking_lot::Mutex::default(),
+            silence,
             limits,
             wal,
             queue,

@@ -11,6 +11,7 @@ pub(crate) mod network;
 pub(crate) mod rows;
 pub(crate) mod runtime;
 pub(crate) mod serve;
+pub(crate) mod silence;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 #[cfg(test)]

@@ -27,6 +27,7 @@ use prost::Message as _;
 use tokio::sync::Semaphore;
 
 use super::host::Manifest;
+use super::silence::Silence;
 use super::types::{LogId, Member, Types, Vote, decode_entry, encode_body, invalid};
 use crate::machine::SnapshotFile;
 use crate::net::{Answer, CallError, Link, methods, proto};
@@ -49,11 +50,13 @@ type SnapshotOf = openraft::type_config::alias::SnapshotOf<Types, Manifest>;
 pub(crate) struct Factory {
     pub(crate) link: Arc<dyn Link>,
     pub(crate) group: GroupId,
+    pub(crate) silence: Silence,
 }
 
 impl Factory {
     fn client(&self, target: u64, member: &Member, lane: Lane) -> Client {
-        Client { link: self.link.clone(), group: self.group, target, to: NodeId(member.slot), lane }
+        let (link, to) = (self.link.clone(), NodeId(member.slot));
+        Client { link, group: self.group, silence: self.silence, target, to, lane }
     }
 }
 
@@ -77,6 +80,7 @@ impl RaftNetworkFactory<Types> for Factory {
 pub(crate) struct Client {
     link: Arc<dyn Link>,
     group: GroupId,
+    silence: Silence,
     target: u64,
     to: NodeId,
     lane: Lane,
@@ -320,6 +324,7 @@ impl Client {
         pre_vote: bool,
         limit: Duration,
     ) -> Result<VoteResponse<Types>, RpcError> {
+        self.silence.over().await;
         let head = proto::VoteRequest {
             group: u32::from(self.group.0),
             target: self.target,

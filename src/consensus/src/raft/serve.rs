@@ -109,6 +109,10 @@ impl Server {
             let reply = if head.pre_vote {
                 group.raft.pre_vote(rpc).await
             } else {
+                // A leader that hands over has given up its lease.
+                if !head.leadership_transfer {
+                    group.silence.over().await;
+                }
                 group.raft.vote(rpc).await
             };
             let reply = reply.map_err(raft_text)?;
