@@ -119,9 +119,15 @@ class Marking(Role):
             consumer.close()
 
     def ask(self, consumer, topic, part):
+        place = TopicPartition(topic, part)
         begun = self.now()
         try:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=3)
+            low, high = consumer.get_watermark_offsets(place, timeout=3)
+            if 0 < low == high:
+                # Also what librdkafka makes of it when the one of its two requests was refused, as
+                # by a leader that is not yet sure of its lead, and the other was not.
+                begun = self.now()
+                low, high = consumer.get_watermark_offsets(place, timeout=3)
         except KafkaException:
             # No answer in time; nothing was seen.
             return
