@@ -547,6 +547,7 @@ impl Cluster {
             let raft = &running.group.raft;
             let purged = raft.metrics().borrow_watched().purged.map_or(0, |p| p.index);
             if checkpoint <= purged {
+                running.bytes_then.store(0, Ordering::Relaxed);
                 continue;
             }
             // openraft purges up to its last snapshot only, and ours is the checkpoint.

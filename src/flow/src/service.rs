@@ -167,9 +167,15 @@ impl FlowService {
             let theirs = root(&other.directory);
             other.name != spec.name && (ours.starts_with(&theirs) || theirs.starts_with(&ours))
         };
+        let known = |p: &Pipeline| serde_json::from_str::<PipelineSpec>(&p.spec).ok();
         let other = self.shared.read(|state| {
+            // One that is there already may be given another password.
+            let before = state.pipelines.get(&spec.name).filter(|p| !p.deleted).and_then(known);
+            if before.is_some_and(|before| before.directory == spec.directory) {
+                return None;
+            }
             let others = state.pipelines.values().filter(|p| !p.deleted);
-            others.filter_map(|p| serde_json::from_str(&p.spec).ok()).find(overlaps)
+            others.filter_map(known).find(overlaps)
         });
         match other {
             None => Ok(()),

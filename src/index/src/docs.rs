@@ -229,6 +229,7 @@ impl IndexService {
             names,
             rest: Vec::new(),
             done: Vec::new(),
+            until: tokio::time::Instant::now() + WRITE_TIMEOUT,
             reply,
         };
         if queue.send(batch).await.is_err() {

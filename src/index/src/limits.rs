@@ -20,8 +20,9 @@ pub const COMMAND_BYTES: usize = 4 * MIB;
 /// logged as whole documents, which may be many times as large as their requests.
 pub const STAGED_BYTES: usize = 8 * MIB;
 
-/// Sources that the updates of one request may ask back, in bytes.
-pub const SHOWN_SOURCE_BYTES: usize = 64 * MIB;
+/// Sources that the updates of one request may ask back from a shard, in bytes: a node's answer to
+/// another one holds 8 MiB.
+pub const SHOWN_SOURCE_BYTES: usize = 7 * MIB;
 
 /// Most operations of one command.
 pub const COMMAND_OPS: usize = 20_000;

@@ -15,6 +15,7 @@ use consensus::machine::tags;
 use consensus::{GroupRef, ProposeError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::command::{LoggedOp, MarkChange, OpsCommand, OpsReply, ShardCommand};
 use crate::copy::{DocState, ShardCopy};
@@ -22,6 +23,7 @@ use crate::error::EsError;
 use crate::limits::{
     COMMAND_BYTES, COMMAND_OPS, MAX_DOCUMENT_BYTES, SHOWN_SOURCE_BYTES, STAGED_BYTES,
 };
+use crate::service::disk_reserve;
 use crate::wire::Writer;
 use crate::write::{Evaluated, Outcome, ShardNames, WriteOp, WriteResult, evaluate};
 
@@ -37,6 +39,8 @@ pub(crate) struct Batch {
     pub(crate) rest: Vec<WriteOp>,
     /// What became of those of earlier commands, before `ops`.
     pub(crate) done: Vec<Result<WriteResult, EsError>>,
+    /// Nobody waits for it longer.
+    pub(crate) until: Instant,
     pub(crate) reply: oneshot::Sender<WriteReply>,
 }
 
@@ -51,6 +55,13 @@ impl Batch {
     /// Nothing of it was written just now: all that is left is for a later command.
     fn lengthen(&mut self) {
         self.ops.append(&mut self.rest);
+    }
+
+    /// The results so far, and this error for what is left.
+    fn end_with(&mut self, error: &EsError) -> Vec<Result<WriteResult, EsError>> {
+        let mut results = std::mem::take(&mut self.done);
+        results.extend(self.ops.iter().chain(&self.rest).map(|_| Err(error.clone())));
+        results
     }
 
     fn shown_bytes(&self) -> usize {
@@ -142,13 +153,17 @@ async fn wait_for_room(copy: &ShardCopy) {
     }
 }
 
-fn answer(batch: Batch, reply: WriteReply) {
-    // A part was written by an earlier command.
+fn answer(mut batch: Batch, reply: WriteReply) {
+    // Where a part was written by an earlier command, all of it must not be sent again.
     let reply = match reply {
-        WriteReply::NotReady | WriteReply::DiskReserve if !batch.done.is_empty() => {
-            WriteReply::Unknown
+        WriteReply::Done(_) => reply,
+        _ if batch.done.is_empty() => reply,
+        WriteReply::DiskReserve => WriteReply::Done(batch.end_with(&disk_reserve())),
+        _ => {
+            let (index, shard) = (&batch.names.index, batch.names.shard);
+            let reason = format!("[{index}][{shard}] did not confirm in time");
+            WriteReply::Done(batch.end_with(&EsError::unavailable(reason)))
         }
-        reply => reply,
     };
     // The client may have gone; the write stands.
     let _ = batch.reply.send(reply);
@@ -261,17 +276,20 @@ impl Staged {
             let reason = format!("a document of more than {MAX_DOCUMENT_BYTES} bytes");
             return Err(EsError::new(413, "illegal_argument_exception", reason));
         }
-        if want_source {
-            let shown = self.shown_bytes + bytes;
-            if shown > SHOWN_SOURCE_BYTES {
-                let reason = format!(
-                    "[request] Data too large, data for [update] would be [{shown}], which is \
-                     larger than the limit of [{SHOWN_SOURCE_BYTES}]"
-                );
-                return Err(EsError::new(429, "circuit_breaking_exception", reason));
-            }
-            self.shown_bytes = shown;
+        if want_source { self.show(bytes) } else { Ok(()) }
+    }
+
+    /// An answer holds so many bytes of source more.
+    fn show(&mut self, bytes: usize) -> Result<(), EsError> {
+        let shown = self.shown_bytes + bytes;
+        if shown > SHOWN_SOURCE_BYTES {
+            let reason = format!(
+                "[request] Data too large, data for [update] would be [{shown}], which is larger \
+                 than the limit of [{SHOWN_SOURCE_BYTES}]"
+            );
+            return Err(EsError::new(429, "circuit_breaking_exception", reason));
         }
+        self.shown_bytes = shown;
         Ok(())
     }
 
@@ -293,7 +311,10 @@ impl Staged {
             found.and_then(|current| evaluate(op, current.as_ref(), batch.again, &batch.names));
         match evaluated {
             Err(error) => Slot::Error(error),
-            Ok(Evaluated::Answer(result)) => Slot::Answer(result),
+            Ok(Evaluated::Answer(result)) => {
+                let bytes = result.source.as_ref().map_or(0, Vec::len);
+                self.show(bytes).map_or_else(Slot::Error, |()| Slot::Answer(result))
+            }
             Ok(Evaluated::Log { op, outcome, want_source }) => {
                 if let Err(error) = self.check_size(&op, want_source) {
                     return Slot::Error(error);
@@ -360,13 +381,11 @@ async fn propose(
         Err(ProposeError::TooLarge { bytes, limit }) => {
             let error = EsError::illegal(format!("{bytes} bytes of operations exceed {limit}"));
             for mut batch in taken {
-                batch.lengthen();
                 if batch.mark.is_some() {
                     answer(batch, WriteReply::Failed(error.clone()));
                     continue;
                 }
-                let mut results = std::mem::take(&mut batch.done);
-                results.extend(batch.ops.iter().map(|_| Err(error.clone())));
+                let results = batch.end_with(&error);
                 answer(batch, WriteReply::Done(results));
             }
         }
@@ -391,12 +410,18 @@ fn finish(
             }
         });
         batch.done.extend(results);
+        batch.ops.clear();
         if batch.rest.is_empty() {
             let results = std::mem::take(&mut batch.done);
             answer(batch, WriteReply::Done(results));
         } else {
-            batch.ops = std::mem::take(&mut batch.rest);
-            waiting.push_front(batch);
+            batch.lengthen();
+            if Instant::now() < batch.until {
+                // Behind the others: they need not wait for all of it.
+                waiting.push_back(batch);
+            } else {
+                answer(batch, WriteReply::NotReady);
+            }
         }
     }
 }

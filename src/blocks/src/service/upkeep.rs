@@ -34,7 +34,7 @@ const FIRST_LOOK: u64 = 5;
 /// Ticks between expiries.
 const EXPIRE_EVERY: u64 = 10;
 /// Ticks between two compactions.
-const COMPACT_EVERY: u64 = 30;
+const COMPACT_EVERY: u32 = 30;
 /// A commit this young may still get its third copy by itself.
 const SETTLE_TICKS: u64 = 2;
 
@@ -43,6 +43,7 @@ pub(crate) fn start(service: &Arc<BlockService>, bad: mpsc::Receiver<(NodeId, u6
     tasks.spawn("fs-leader", lead(service.clone()));
     tasks.spawn("block-drain", drain(service.clone()));
     tasks.spawn("block-garbage", look_after(service.clone()));
+    tasks.spawn("block-compact", compact(service.clone()));
     tasks.spawn("block-scrub", scrub(service.clone()));
     tasks.spawn("block-mend", mend(service.clone(), bad));
 }
@@ -180,7 +181,7 @@ async fn drain(service: Arc<BlockService>) {
     }
 }
 
-/// Collects garbage, reports lost blocks, rewrites dead packs.
+/// Collects garbage, reports lost blocks.
 async fn look_after(service: Arc<BlockService>) {
     for tick in 1u64.. {
         tokio::time::sleep(TICK).await;
@@ -192,9 +193,14 @@ async fn look_after(service: Arc<BlockService>) {
                 warn!(%error, "lost blocks could not be reported");
             }
         }
-        if tick % COMPACT_EVERY == 0
-            && let Err(error) = service.shared.store.compact().await
-        {
+    }
+}
+
+/// Rewrites dead packs. It may take hours when much was deleted, and nothing else waits for it.
+async fn compact(service: Arc<BlockService>) {
+    loop {
+        tokio::time::sleep(TICK * COMPACT_EVERY).await;
+        if let Err(error) = service.shared.store.compact().await {
             warn!(%error, "a pack could not be rewritten");
         }
     }

@@ -324,7 +324,10 @@ impl Client {
         pre_vote: bool,
         limit: Duration,
     ) -> Result<VoteResponse<Types>, RpcError> {
-        self.silence.over().await;
+        // A leader that hands over has given up its lease.
+        if !rpc.leadership_transfer {
+            self.silence.over().await;
+        }
         let head = proto::VoteRequest {
             group: u32::from(self.group.0),
             target: self.target,
