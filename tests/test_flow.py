@@ -34,8 +34,8 @@ class Operator:
             return all(row[key] == value for key, value in fields.items())
         wait_until(there, 60, f"{fields} in `pipeline list`", pause=0.2)
 
-    def wait_documents(self, number):
-        wait_until(lambda: count(self.cluster, self.name) == number, 60,
+    def wait_documents(self, number, deadline=60):
+        wait_until(lambda: count(self.cluster, self.name) == number, deadline,
                    f"{number} documents", pause=0.2)
 
 
@@ -117,7 +117,8 @@ def test_a_text_larger_than_a_document_may_be_is_found_by_its_beginning(operator
     part.write_text("제목입니다\n\n" + line * 400_000, encoding="cp949")
     assert part.stat().st_size > 10 * 1024 * 1024
     part.rename(part.with_suffix(".txt"))
-    operator.wait_documents(1)
+    # Six MiB of bigrams on three nodes take a while in a development build.
+    operator.wait_documents(1, deadline=200)
     operator.wait(quarantined=0)
     (hit,) = search(operator, {"match_phrase": {"body": "회의에서 나온"}})
     assert hit["subject"] == "제목입니다" and hit["body"].startswith(line)
