@@ -1,9 +1,13 @@
 """A topic that is deleted and made anew while clients use it."""
 
+import signal
+import struct
 import threading
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from support.cluster import NODES
+from support.raw_kafka import RawKafka
 from support.wait import wait_until
 
 DEADLINE = 60
@@ -75,3 +79,54 @@ def test_a_running_producer_goes_on_with_the_new_topic(own_cluster, name):
         create(partitions)
         sending.wait_everywhere(partitions)
     sending.stop()
+
+
+DELETE_TOPICS = 20
+
+
+def test_a_node_that_was_away_deletes_the_topic_of_today(own_cluster, name):
+    """It knows an earlier one of that name. Told that there is none, whoever makes the topic next
+    finds that it exists, with the records that it had."""
+    cluster = own_cluster(sets=["disk.reserve_bytes=0", "log.auto_create_topics=false"])
+    leads = cluster.leader("m0")
+    away = next(cluster.node(n) for n in NODES if cluster.node(n) is not leads)
+    admin = AdminClient({"bootstrap.servers": leads.ports["kafka"], "log_level": 0,
+                         "allow.auto.create.topics": False})
+    admin.create_topics([NewTopic(name, 2, 3)])[name].result(DEADLINE)
+    earlier = RawKafka(away.ports["kafka"], DEADLINE)
+    assert DELETE_TOPICS in earlier.api_versions(0)
+    away.signal(signal.SIGSTOP)
+    try:
+        admin.delete_topics([name])[name].result(DEADLINE)
+        wait_until(lambda: made(admin, name), DEADLINE, "the topic made anew", pause=0.5)
+        words = struct.pack(">ih", 1, len(name)) + name.encode() + struct.pack(">i", 20_000)
+        earlier.send(DELETE_TOPICS, 1, words)
+    finally:
+        away.signal(signal.SIGCONT)
+    answer = deleted(earlier.receive())
+    assert answer[name] in (0, 7), answer
+    if answer[name] == 0:
+        assert name not in admin.list_topics(timeout=DEADLINE).topics
+    earlier.close()
+
+
+def made(admin, name):
+    """Whether the topic is there: others lead first what the node led that is away."""
+    try:
+        admin.create_topics([NewTopic(name, 2, 3)])[name].result(DEADLINE)
+    except KafkaException as e:
+        return e.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+    return True
+
+
+def deleted(answer):
+    """Topics and codes of a response of DeleteTopics 1, behind the throttle time."""
+    count, = struct.unpack(">i", answer[4:8])
+    found, at = {}, 8
+    for _ in range(count):
+        size, = struct.unpack(">h", answer[at:at + 2])
+        topic = answer[at + 2:at + 2 + size].decode()
+        at += 2 + size
+        found[topic], = struct.unpack(">h", answer[at:at + 2])
+        at += 2
+    return found

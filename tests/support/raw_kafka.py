@@ -20,9 +20,17 @@ class RawKafka:
     def ask(self, key, version, body, flexible=False):
         """Sends a request and returns the body of the response, behind the correlation id. In
         flexible versions the header of the request ends with an empty list of tags."""
+        self.send(key, version, body, flexible)
+        return self.receive()
+
+    def send(self, key, version, body, flexible=False):
+        """Sends a request and waits for nothing."""
         self.next += 1
         header = struct.pack(">hhih", key, version, self.next, -1) + (b"\0" if flexible else b"")
         self.socket.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
+
+    def receive(self):
+        """The body of the response to the request sent last."""
         size = struct.unpack(">i", self._exactly(4))[0]
         frame = self._exactly(size)
         assert struct.unpack(">i", frame[:4])[0] == self.next

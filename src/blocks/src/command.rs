@@ -65,7 +65,7 @@ pub struct NewBlock {
     pub replicas: u8,
 }
 
-/// One file of [`Command::Put`].
+/// One file of [`Command::PutFenced`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PutEntry {
     pub path: String,
@@ -105,6 +105,7 @@ pub(crate) enum Command {
         file: u64,
         holder: String,
     },
+    /// Written by versions that had no fence here.
     Put(Vec<PutEntry>),
     /// Hadoop's `rename`: answers false where it does not act.
     Rename {
@@ -169,6 +170,17 @@ pub(crate) enum Command {
     Touch {
         file: u64,
         atime_ms: i64,
+    },
+    /// Refuses what older epochs of a source put from now on.
+    Fence {
+        source: String,
+        epoch: u64,
+    },
+    /// As `Put`, unless the source has a newer epoch.
+    PutFenced {
+        source: String,
+        epoch: u64,
+        entries: Vec<PutEntry>,
     },
 }
 

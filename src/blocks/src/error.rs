@@ -32,6 +32,8 @@ pub enum FsErrorKind {
     Io,
     /// Ours: the blocks were written too long ago to be accepted; write them again.
     StaleBlocks,
+    /// Ours: the source that puts files has a newer epoch.
+    Fenced,
 }
 
 impl FsErrorKind {
@@ -55,7 +57,7 @@ impl FsErrorKind {
             }
             Self::IllegalArgument => "java.lang.IllegalArgumentException",
             Self::Unsupported => "java.lang.UnsupportedOperationException",
-            Self::Io | Self::StaleBlocks => "java.io.IOException",
+            Self::Io | Self::StaleBlocks | Self::Fenced => "java.io.IOException",
         }
     }
 }

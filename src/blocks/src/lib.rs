@@ -35,5 +35,5 @@ pub use service::writer::Writer;
 pub use service::{BlockService, Stats};
 pub use types::{
     Access, Caller, ContentSummary, FileChecksum, FileKind, FileStatus, Listing, LocatedBlock,
-    PutFile,
+    PutFile, Putter,
 };

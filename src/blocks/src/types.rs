@@ -144,6 +144,15 @@ pub struct FileChecksum {
     pub md5: [u8; 16],
 }
 
+/// Who puts files: a source in one epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Putter<'a> {
+    /// Name of the source.
+    pub source: &'a str,
+    /// Its epoch; refused once a newer one was fenced.
+    pub epoch: u64,
+}
+
 /// A whole file for the collector.
 #[derive(Clone, Debug)]
 pub struct PutFile {

@@ -128,8 +128,16 @@ pub struct PutFile {
 /// The block store.
 #[async_trait]
 pub trait BlockPort: Send + Sync {
-    /// Stores whole files; repeating it changes nothing. One result per file.
-    async fn put(&self, files: Vec<PutFile>) -> Result<Vec<Result<(), SinkError>>, SinkError>;
+    /// Makes the store refuse older epochs of a source.
+    async fn fence(&self, source: &str, epoch: u64) -> Result<(), SinkError>;
+
+    /// Stores whole files of a source; repeating it changes nothing. One result per file.
+    async fn put(
+        &self,
+        source: &str,
+        epoch: u64,
+        files: Vec<PutFile>,
+    ) -> Result<Vec<Result<(), SinkError>>, SinkError>;
 
     /// The first bytes of a file, at most `limit`; `None` when it is not there.
     async fn read_head(&self, path: &str, limit: u64) -> Result<Option<Bytes>, String>;

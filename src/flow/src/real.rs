@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use blocks::{BlockError, BlockService, Caller, FsErrorKind};
+use blocks::{BlockError, BlockService, Caller, FsErrorKind, Putter};
 use bytes::{Bytes, BytesMut};
 use collect::ident::FileKey;
 use collect::record::Record;
@@ -225,19 +225,37 @@ fn record_of(record: records::Record) -> TopicRecord {
     }
 }
 
+/// What the whole of a call failed with: a source with a newer epoch ends this one's work.
+fn refused(error: BlockError) -> SinkError {
+    match error {
+        BlockError::Fs(e) if e.kind == FsErrorKind::Fenced => SinkError::Fenced,
+        other => retry(other),
+    }
+}
+
 /// The block store of this node.
 pub(crate) struct RealBlocks(pub(crate) Arc<BlockService>);
 
 #[async_trait]
 impl BlockPort for RealBlocks {
-    async fn put(&self, files: Vec<PutFile>) -> Result<Vec<Result<(), SinkError>>, SinkError> {
+    async fn fence(&self, source: &str, epoch: u64) -> Result<(), SinkError> {
+        self.0.fence(source, epoch).await.map_err(refused)
+    }
+
+    async fn put(
+        &self,
+        source: &str,
+        epoch: u64,
+        files: Vec<PutFile>,
+    ) -> Result<Vec<Result<(), SinkError>>, SinkError> {
         let files = files.into_iter().map(|file| blocks::PutFile {
             path: file.path,
             version: file.version,
             bytes: file.bytes,
             mtime_ms: file.mtime_ms,
         });
-        let results = self.0.put_files(files.collect()).await.map_err(retry)?;
+        let results = self.0.put_files(Putter { source, epoch }, files.collect()).await;
+        let results = results.map_err(refused)?;
         let each = results.into_iter().map(|result| match result {
             Ok(_) => Ok(()),
             Err(e) if e.kind == FsErrorKind::StaleBlocks => Err(retry(e)),

@@ -97,7 +97,7 @@ impl Sinks for ServiceSinks {
             bytes: file.bytes,
             mtime_ms: file.version.stat.mtime_s.saturating_mul(1000),
         });
-        self.blocks.put(puts.collect()).await
+        self.blocks.put(&self.name, self.epoch, puts.collect()).await
     }
 
     async fn append(

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::{Env, NodeId, TaskGroup};
 use collect::record::RecordBuilder;
 use collect::runner::{self, Job, SharedProgress, Stopped, connector};
+use collect::sink::SinkError;
 use consensus::{GroupRef, PeersRef};
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -162,10 +163,16 @@ impl SourceTask {
         }
     }
 
+    /// From here on nothing of an older epoch is stored or appended.
+    async fn fence(&self, epoch: u64) -> Result<(), SinkError> {
+        self.blocks.fence(&self.spec.name, epoch).await?;
+        self.log.fence(&self.spec.name, epoch).await
+    }
+
     async fn collect(&self, epoch: u64) {
         let name = &self.spec.name;
         self.topic_is_ours().await;
-        while let Err(error) = self.log.fence(name, epoch).await {
+        while let Err(error) = self.fence(epoch).await {
             warn!(source = %name, %error, "fence not set yet");
             self.view.progress.lock().last_error = Some(format!("fence: {error}"));
             tokio::time::sleep(CONTEND).await;

@@ -177,8 +177,16 @@ impl LogPort for Flaky<RealLog> {
 
 #[async_trait]
 impl BlockPort for Flaky<RealBlocks> {
-    async fn put(&self, files: Vec<PutFile>) -> Result<Vec<Result<(), SinkError>>, SinkError> {
-        self.1.around(lost, self.0.put(files)).await
+    async fn fence(&self, source: &str, epoch: u64) -> Result<(), SinkError> {
+        self.1.around(lost, self.0.fence(source, epoch)).await
+    }
+    async fn put(
+        &self,
+        source: &str,
+        epoch: u64,
+        files: Vec<PutFile>,
+    ) -> Result<Vec<Result<(), SinkError>>, SinkError> {
+        self.1.around(lost, self.0.put(source, epoch, files)).await
     }
     async fn read_head(&self, path: &str, limit: u64) -> Result<Option<Bytes>, String> {
         self.0.read_head(path, limit).await

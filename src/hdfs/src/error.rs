@@ -50,7 +50,8 @@ impl From<FsError> for Refusal {
             | FsErrorKind::AlreadyBeingCreated
             | FsErrorKind::PathComponentTooLong
             | FsErrorKind::Io
-            | FsErrorKind::StaleBlocks => StatusCode::FORBIDDEN,
+            | FsErrorKind::StaleBlocks
+            | FsErrorKind::Fenced => StatusCode::FORBIDDEN,
         };
         Self { status, class: error.kind.java_class(), message: error.message }
     }

@@ -127,6 +127,7 @@ impl ShardsMachine {
                 copy.stream.roll();
             }
             let next = frame.base_seq_no + u64::from(frame.count);
+            copy.stream.wait_for_room()?;
             copy.stream.append(frame.base_seq_no, next, at.time_ms, frame.encode())?;
             copy.note(ops, primary_term, at.time_ms);
         }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use base::limits::{KIB, MIB};
 use bytes::{Buf, Bytes, BytesMut};
+use log::limits::MAX_ALL_PARTITIONS;
 use secure::sasl::Mechanism;
 use secure::tls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -40,7 +41,7 @@ use crate::limits::{
     AUTHENTICATION_TIMEOUT, CLOSE_TIMEOUT, DRAIN_TIMEOUT, IDLE_TIMEOUT, MAX_IN_FLIGHT_REQUESTS,
     MIN_BYTES_PER_SECOND, STALL_TIMEOUT, WRITE_TIMEOUT,
 };
-use crate::outgoing::Held;
+use crate::outgoing::{Held, Holds};
 use crate::quotas;
 use crate::sasl::{self, Before, Bounds, Conversation, Proven};
 
@@ -74,6 +75,8 @@ pub(crate) enum End {
     Codec(#[from] CodecError),
     #[error("a request of {0} bytes is out of bounds")]
     Size(i32),
+    #[error("a request names more than a cluster can have")]
+    TooMuch,
     #[error("nothing came for too long")]
     Slow,
     #[error("the response was not taken in time")]
@@ -131,7 +134,8 @@ async fn converse(
     peer: SocketAddr,
 ) -> Result<(), End> {
     let (sender, receiver) = mpsc::channel(4);
-    let bounds = Bounds::open(shared.config.max_request_bytes);
+    let security = &shared.config.security;
+    let bounds = Bounds::new(shared.config.max_request_bytes, !security.protocol.asks_who());
     let reading = read_frames(shared, reader, sender, &bounds);
     let session = Session { shared, peer, bounds: &bounds, caller: Arc::new(caller), proof: None };
     let answering = answer(session, receiver, writer);
@@ -186,7 +190,7 @@ async fn read_frame(
     let bytes = bytes.ok_or(End::Size(size))?;
     let rate = u64::try_from(bytes / MIN_BYTES_PER_SECOND).unwrap_or(u64::MAX);
     let patience = STALL_TIMEOUT + Duration::from_secs(rate);
-    let budget = shared.memory.budget_of(bytes);
+    let budget = shared.memory.budget_of(bytes, bounds.are_known());
     timeout(patience, fill_frame(budget, reader, kept, bytes)).await.map_err(|_| End::Slow)?
 }
 
@@ -197,12 +201,17 @@ async fn fill_frame(
     bytes: usize,
 ) -> Result<Frame, End> {
     fill(reader, kept, UNPAID.min(bytes)).await?;
-    // All of it at once: requests that hold a part each and wait for more would wait for each
-    // other.
     let count = u32::try_from(bytes).map_err(|_| End::Closed)?;
-    let permit = memory.clone().acquire_many_owned(count).await.map_err(|_| End::Closed)?;
+    let permit = if bytes <= UNPAID {
+        // It is there already: heartbeats wait for nobody's memory.
+        memory.clone().try_acquire_many_owned(count).ok()
+    } else {
+        // All of it at once: requests that hold a part each and wait for more would wait for each
+        // other.
+        Some(memory.clone().acquire_many_owned(count).await.map_err(|_| End::Closed)?)
+    };
     fill(reader, kept, bytes).await?;
-    Ok(Frame { bytes: kept.split_to(bytes).freeze(), permit: Some(permit) })
+    Ok(Frame { bytes: kept.split_to(bytes).freeze(), permit })
 }
 
 /// Reads until `kept` holds `bytes`, and not a byte of a later request beyond a small buffer. A
@@ -261,8 +270,7 @@ struct InFlight<'a> {
 }
 
 impl<'a> InFlight<'a> {
-    /// Waits for the oldest. Every request makes progress meanwhile.
-    fn poll_oldest(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll_all(&mut self, cx: &mut Context<'_>) {
         for slot in &mut self.slots {
             if let Slot::Working(work) = slot
                 && let Poll::Ready(answer) = work.as_mut().poll(cx)
@@ -270,6 +278,22 @@ impl<'a> InFlight<'a> {
                 *slot = Slot::Done(answer);
             }
         }
+    }
+
+    /// Waits for something else. Every request makes progress meanwhile: others may wait for what
+    /// it holds.
+    async fn work_beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = std::pin::pin!(other);
+        std::future::poll_fn(|cx| {
+            self.poll_all(cx);
+            other.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Waits for the oldest. Every request makes progress meanwhile.
+    fn poll_oldest(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.poll_all(cx);
         match self.slots.pop_front() {
             Some(Slot::Done(answer)) => Poll::Ready(answer),
             Some(working) => {
@@ -367,7 +391,7 @@ async fn respond(
             biased;
             answer = std::future::poll_fn(|cx| under_way.poll_oldest(cx)) => {
                 if let Some(Reply { chunks, held, mute }) = answer? {
-                    write(writer, chunks).await?;
+                    under_way.work_beside(write(writer, chunks)).await?;
                     drop(held);
                     muted = muted.max(sasl::now() + mute);
                 }
@@ -401,6 +425,9 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         }
         Err(error) => return Err(error.into()),
     };
+    if handlers::named(&request.body) > MAX_ALL_PARTITIONS {
+        return Err(End::TooMuch);
+    }
     let produce = matches!(request.body, RequestBody::Produce(_));
     // Others may wait for minutes. What little they hold was not paid for while it came, and a
     // fetch that holds more waits no longer than others can wait for its room.
@@ -416,9 +443,9 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         let (version, correlation_id) = (request.version, request.correlation_id);
         let client = request.client_id.clone().unwrap_or_default();
         quotas::limit(&shared, &caller, &client, &mut request.body);
-        let mut held = None;
+        let mut holds = Holds { request: permit, records: None };
         let key = request.body.key();
-        let body = handlers::handle(&shared, &caller, request, peer, &mut held).await;
+        let body = handlers::handle(&shared, &caller, request, peer, &mut holds).await;
         shared.metrics.answered(key, began.elapsed(), body.as_ref());
         let answer = match body {
             Some(_) if silent => Err(End::Unacknowledged),
@@ -426,7 +453,7 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
                 let mute = quotas::charge(&shared, &caller, &client, size, &mut body);
                 let chunks = codec::encode_response(correlation_id, version, &body)?;
                 shared.metrics.sent(chunks.iter().map(Bytes::len).sum());
-                Ok(Some(Reply { chunks, held, mute }))
+                Ok(Some(Reply { chunks, held: holds.records.take(), mute }))
             }
             None => Ok(quotas::silent(&shared, &caller, &client, size).map(|mute| Reply {
                 chunks: Vec::new(),
@@ -434,7 +461,7 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
                 mute,
             })),
         };
-        drop(permit);
+        drop(holds);
         answer
     };
     Ok((Box::pin(work), produce))
@@ -446,15 +473,18 @@ pub(crate) async fn write(
     chunks: Vec<Bytes>,
 ) -> Result<(), End> {
     let mut chunks = Chunks(chunks.into());
-    while chunks.has_remaining() {
-        let wrote = timeout(WRITE_TIMEOUT, writer.write_buf(&mut chunks)).await;
-        if wrote.map_err(|_| End::NotTaken)?? == 0 {
-            return Err(End::Closed);
+    let least = chunks.remaining() / MIN_BYTES_PER_SECOND;
+    let patience = WRITE_TIMEOUT + Duration::from_secs(u64::try_from(least).unwrap_or(u64::MAX));
+    let writing = async {
+        while chunks.has_remaining() {
+            if writer.write_buf(&mut chunks).await? == 0 {
+                return Err(End::Closed);
+            }
         }
-    }
-    // TLS keeps what it has encrypted until told; a socket has nothing to flush.
-    timeout(WRITE_TIMEOUT, writer.flush()).await.map_err(|_| End::NotTaken)??;
-    Ok(())
+        // TLS keeps what it has encrypted until told; a socket has nothing to flush.
+        Ok(writer.flush().await?)
+    };
+    timeout(patience, writing).await.map_err(|_| End::NotTaken)?
 }
 
 /// What is left of a response. Many chunks go with one call to the system.
@@ -555,11 +585,43 @@ mod tests {
     #[test]
     fn large_requests_leave_room_for_small_ones() {
         let memory = Memory::new(100 * MIB);
-        let large = memory.budget_of(2 * MIB).clone();
+        let large = memory.budget_of(2 * MIB, true).clone();
         let all = u32::try_from(large.available_permits()).unwrap();
         let held = large.try_acquire_many(all).unwrap();
-        assert!(memory.budget_of(KIB).available_permits() >= 20 * MIB);
+        assert!(memory.budget_of(KIB, true).available_permits() >= 20 * MIB);
+        assert!(memory.budget_of(KIB, false).available_permits() >= MIB);
         drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_request_waits_for_no_memory() {
+        let memory = Arc::new(Semaphore::new(0));
+        let (mut client, mut server) = tokio::io::duplex(64 * KIB);
+        client.write_all(&[0; UNPAID + 1]).await.unwrap();
+        let mut kept = BytesMut::new();
+        let frame = fill_frame(&memory, &mut server, &mut kept, UNPAID).await.unwrap();
+        assert!(frame.bytes.len() == UNPAID && frame.permit.is_none());
+        let (mut client, mut server) = tokio::io::duplex(64 * KIB);
+        client.write_all(&[0; UNPAID + 1]).await.unwrap();
+        let waiting = fill_frame(&memory, &mut server, &mut kept, UNPAID + 1);
+        assert!(timeout(Duration::from_secs(10), waiting).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_goes_on_while_the_answer_before_it_is_not_taken() {
+        let (_client, mut server) = tokio::io::duplex(64);
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let work: Work<'_> = Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(sender);
+            Ok(None)
+        });
+        let mut under_way = InFlight { slots: VecDeque::from([Slot::Working(work)]) };
+        let answer = vec![Bytes::from(vec![0; KIB])];
+        let writing = under_way.work_beside(write(&mut server, answer));
+        let (written, done) = tokio::join!(writing, timeout(Duration::from_secs(2), receiver));
+        assert!(matches!(written, Err(End::NotTaken)));
+        assert!(done.is_ok(), "worked at before the answer was given up");
     }
 
     #[tokio::test]

@@ -85,6 +85,10 @@ pub const UNKNOWN_TOPIC_ID: Code = 100;
 pub const INCONSISTENT_TOPIC_ID: Code = 103;
 /// A fetch session does not change between topic names and topic ids.
 pub const FETCH_SESSION_TOPIC_ID_ERROR: Code = 106;
+/// The batch is compressed in a way that the version does not know.
+pub const UNSUPPORTED_COMPRESSION_TYPE: Code = 76;
+/// The records are not what the version allows.
+pub const INVALID_RECORD: Code = 87;
 /// A transaction under way may change the offset.
 pub const UNSTABLE_OFFSET_COMMIT: Code = 88;
 /// The member is in another epoch.

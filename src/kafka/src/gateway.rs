@@ -20,7 +20,7 @@ use crate::connection;
 use crate::limits::{
     ACCEPT_PAUSE, BROKER_SESSION, MAX_BUFFERED_BYTES, MAX_CONNECTIONS, MAX_FETCH_SESSIONS,
     MAX_OUTGOING_BYTES, MAX_REQUEST_BYTES, MAX_TIME_SEARCHES, SMALL_REQUEST_BYTES,
-    SMALL_REQUEST_SHARE,
+    SMALL_REQUEST_SHARE, STRANGERS_SHARE,
 };
 use crate::listener::ListenerSecurity;
 use crate::metrics::{KafkaMetrics, Traffic};
@@ -138,18 +138,27 @@ pub(crate) struct Shared {
 pub(crate) struct Memory {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 impl Memory {
     pub(crate) fn new(bytes: usize) -> Self {
         let small = bytes / SMALL_REQUEST_SHARE;
         let large = Arc::new(Semaphore::new(bytes - small));
-        Self { small: Arc::new(Semaphore::new(small)), large }
+        let strangers = Arc::new(Semaphore::new(small / STRANGERS_SHARE));
+        Self { small: Arc::new(Semaphore::new(small)), large, strangers }
     }
 
-    /// The budget of a request of so many bytes.
-    pub(crate) fn budget_of(&self, bytes: usize) -> &Arc<Semaphore> {
-        if bytes <= SMALL_REQUEST_BYTES { &self.small } else { &self.large }
+    /// The budget of a request of so many bytes, of a client that has proved who it is or need
+    /// not.
+    pub(crate) fn budget_of(&self, bytes: usize, known: bool) -> &Arc<Semaphore> {
+        if !known {
+            &self.strangers
+        } else if bytes <= SMALL_REQUEST_BYTES {
+            &self.small
+        } else {
+            &self.large
+        }
     }
 }
 

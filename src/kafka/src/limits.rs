@@ -30,6 +30,10 @@ pub const SMALL_REQUEST_BYTES: usize = MIB;
 /// The part of the bytes held for requests that only small ones take: one in so many.
 pub const SMALL_REQUEST_SHARE: usize = 4;
 
+/// What those who have yet to prove who they are may hold, beside the bytes for small requests:
+/// one in so many of these.
+pub const STRANGERS_SHARE: usize = 4;
+
 /// Looks for an offset by time that go on at once; more wait. Each may decompress a batch.
 pub const MAX_TIME_SEARCHES: usize = 2;
 
@@ -46,7 +50,8 @@ pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// [`MIN_BYTES_PER_SECOND`] gives it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client that takes no bytes of its response for so long is cut off.
+/// A client must take its response within this time, and beyond it at the rate of
+/// [`MIN_BYTES_PER_SECOND`].
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The slowest rate at which a request may arrive, beyond [`STALL_TIMEOUT`].

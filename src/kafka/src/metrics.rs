@@ -407,7 +407,7 @@ fn committed(log: &LogService) -> BTreeMap<GroupPart, (i64, i64)> {
 
 fn render_groups(text: &mut Text, source: &Source) {
     let committed = committed(&source.log);
-    let mut lag_sum: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut lag_sum: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     let name = "kafka_consumergroup_current_offset";
     let help = "Offset that a group has committed, of groups coordinated here.";
     text.family(name, Kind::Gauge, help);
@@ -420,12 +420,12 @@ fn render_groups(text: &mut Text, source: &Source) {
     for ((group, topic, partition), (_, lag)) in &committed {
         let labels = [("consumergroup", &**group), ("topic", topic), ("partition", partition)];
         text.sample(name, &labels, lag);
-        *lag_sum.entry(group).or_default() += lag;
+        *lag_sum.entry((group, topic)).or_default() += lag;
     }
     let name = "kafka_consumergroup_lag_sum";
-    text.family(name, Kind::Gauge, "Lag of a group over all its partitions.");
-    for (group, lag) in lag_sum {
-        text.sample(name, &[("consumergroup", group)], lag);
+    text.family(name, Kind::Gauge, "Lag of a group over the partitions of a topic.");
+    for ((group, topic), lag) in lag_sum {
+        text.sample(name, &[("consumergroup", group), ("topic", topic)], lag);
     }
     let mut groups = source.groups.stats();
     if groups.len() > MAX_METRIC_GROUPS {

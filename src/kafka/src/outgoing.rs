@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::limits::{FETCH_SHARE, MIN_FETCH_BYTES};
 
 /// Bytes of records held for responses, of all connections.
@@ -26,6 +28,12 @@ impl Outgoing {
         wanted.min((left / FETCH_SHARE).max(MIN_FETCH_BYTES))
     }
 
+    /// Whether single batches larger than what their fetches were granted have taken so much
+    /// that no further one may.
+    pub(crate) fn is_over(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 2 * self.limit
+    }
+
     /// Takes a part of what is left, at most `wanted` bytes.
     pub(crate) fn reserve(self: &Arc<Self>, wanted: usize) -> Held {
         let mut bytes = 0;
@@ -36,6 +44,15 @@ impl Outgoing {
         });
         Held { outgoing: self.clone(), bytes }
     }
+}
+
+/// What a request holds of the budgets, until its answer is on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    /// Of the budget of requests, for the bytes that came.
+    pub(crate) request: Option<OwnedSemaphorePermit>,
+    /// Of the budget of records, for those that go.
+    pub(crate) records: Option<Held>,
 }
 
 /// Part of the budget; comes back when dropped.
@@ -93,5 +110,19 @@ mod tests {
         held.set(MIB);
         drop(held);
         assert_eq!(outgoing.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn large_batches_go_beyond_the_budget_only_so_far() {
+        let outgoing = Outgoing::new(256 * MIB);
+        let mut batches: Vec<Held> = Vec::new();
+        while !outgoing.is_over() {
+            let mut held = outgoing.reserve(MIB);
+            held.set(16 * MIB);
+            batches.push(held);
+        }
+        assert_eq!(batches.len(), 33);
+        batches.pop();
+        assert!(!outgoing.is_over());
     }
 }

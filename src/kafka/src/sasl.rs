@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -32,15 +32,23 @@ use crate::handlers;
 pub(crate) struct Bounds {
     min: AtomicUsize,
     max: AtomicUsize,
+    known: AtomicBool,
 }
 
 /// A request header takes eight bytes.
 const HEADER: usize = 8;
 
 impl Bounds {
-    /// For a client that is known.
-    pub(crate) fn open(max: usize) -> Self {
-        Self { min: AtomicUsize::new(HEADER), max: AtomicUsize::new(max) }
+    /// For a client that need not prove who it is, or has yet to.
+    pub(crate) fn new(max: usize, known: bool) -> Self {
+        let max = if known { max } else { MAX_SASL_BYTES.min(max) };
+        let (min, max) = (AtomicUsize::new(HEADER), AtomicUsize::new(max));
+        Self { min, max, known: AtomicBool::new(known) }
+    }
+
+    /// Whether the client need not prove who it is, or has.
+    pub(crate) fn are_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
     /// Whether a request of that size may come.
@@ -200,6 +208,7 @@ impl<W: AsyncWrite + Unpin> Conversation<'_, W> {
                     let max = self.shared.config.max_request_bytes;
                     // Before the client hears of it and sends more.
                     self.bounds.set(HEADER, max);
+                    self.bounds.known.store(true, Ordering::Relaxed);
                     let lifetime_ms = lifetime.map_or(0, |l| l.as_millis());
                     let lifetime_ms = i64::try_from(lifetime_ms).unwrap_or(i64::MAX);
                     self.reply(request, token, lifetime_ms).await?;

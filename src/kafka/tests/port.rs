@@ -124,7 +124,7 @@ async fn refusals_have_kafkas_codes() {
     assert_eq!(produced(client.ask(9, damaged.clone()).await).0, 2, "CORRUPT_MESSAGE");
     bytes[16] = 1;
     damaged.topic_data[0].partition_data[0].records = Records(vec![bytes.into()]);
-    assert_eq!(produced(client.ask(9, damaged).await).0, 43, "old formats are refused");
+    assert_eq!(produced(client.ask(9, damaged).await).0, 87, "old formats are refused");
     let name = MetadataRequestTopic { name: Some("a/b".into()), ..Default::default() };
     let request = MetadataRequest { topics: Some(vec![name]), ..Default::default() };
     let ResponseBody::Metadata(answer) = client.ask(12, request).await else { panic!() };

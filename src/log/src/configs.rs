@@ -139,7 +139,7 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
         ConfigKind::Int(0, I32),
         "4096",
         "log.index.interval.bytes",
-        "Stored; indices have an entry for each 4 KiB.",
+        "Stored; indices have an entry for each 4 to 64 KiB.",
     ),
     def(
         "leader.replication.throttled.replicas",
@@ -261,7 +261,7 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
         ConfigKind::Int(14, I32),
         "1073741824",
         "log.segment.bytes",
-        "Largest segment: what retention and compaction work on.",
+        "Largest segment: what retention and compaction work on. At least 4 KiB, whatever it says.",
     ),
     def(
         "segment.index.bytes",
@@ -282,14 +282,14 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
         ConfigKind::Long(1),
         "604800000",
         "log.roll.ms",
-        "The first record after this time begins a new segment.",
+        "The first record after this time begins a new segment. At least a second, whatever it says.",
     ),
     def(
         "unclean.leader.election.enable",
-        ConfigKind::Choice(&["false"]),
+        ConfigKind::Boolean,
         "false",
         "unclean.leader.election.enable",
-        "Only false: a leader always has every acknowledged record.",
+        "Stored; a leader always has every acknowledged record, whatever it says.",
     ),
 ];
 
@@ -400,6 +400,24 @@ pub fn check(name: &str, value: &str) -> Result<(), LogError> {
     check_value(def.kind, name, value)
 }
 
+/// Checks what a topic's settings say together, with defaults where nothing is set.
+pub fn check_together(
+    configs: &BTreeMap<String, String>,
+    defaults: &BTreeMap<String, String>,
+) -> Result<(), LogError> {
+    let lag = |name: &str| {
+        let default = || definition(name).map_or_else(String::new, |def| default_of(def, defaults));
+        configs.get(name).cloned().unwrap_or_else(default).trim().parse::<i64>().ok()
+    };
+    let (least, most) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
+    match (lag(least), lag(most)) {
+        (Some(min), Some(max)) if min > max => Err(LogError::InvalidConfig(format!(
+            "conflict topic config setting {least} ({min}) > {most} ({max})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError> {
     let number = matches!(kind, ConfigKind::Int(..) | ConfigKind::Long(_) | ConfigKind::Ratio);
     let most = if number { MAX_NUMBER_CHARS } else { MAX_CONFIG_VALUE };
@@ -410,8 +428,12 @@ fn check_value(kind: ConfigKind, name: &str, value: &str) -> Result<(), LogError
         ConfigKind::Boolean => {
             ["true", "false"].iter().any(|word| value.trim().eq_ignore_ascii_case(word))
         }
+        ConfigKind::Choice(["false"]) => value.trim().eq_ignore_ascii_case("false"),
         ConfigKind::Choice(words) => words.contains(&value),
+        // Kafka takes a list of no words.
+        ConfigKind::Words(_) if value.trim().is_empty() => true,
         ConfigKind::Words(words) => value.split(',').all(|w| words.contains(&w.trim())),
+        ConfigKind::Int(-1, _) if name == "compression.gzip.level" && value.trim() == "0" => false,
         ConfigKind::Int(min, max) => {
             value.trim().parse::<i64>().is_ok_and(|n| (min..=max).contains(&n))
         }
@@ -504,6 +526,11 @@ pub struct CompactionSettings {
     pub delete_retention_ms: i64,
 }
 
+/// What `segment.bytes` and `segment.ms` are at least, whatever they say: each segment is a file
+/// that checkpoints and snapshots name. Kafka 4.0 refuses less than 1 MiB (KIP-1030).
+const LEAST_SEGMENT_BYTES: u64 = if cfg!(test) { 1 } else { 4096 };
+const LEAST_SEGMENT_MS: i64 = if cfg!(test) { 1 } else { 1000 };
+
 /// Settings that apply acts on, and that are therefore replicated to the data groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaSettings {
@@ -543,8 +570,10 @@ impl TopicSettings {
             retention_ms: number("retention.ms"),
             retention_bytes: number("retention.bytes"),
             replica: ReplicaSettings {
-                segment_bytes: u64::try_from(number("segment.bytes")).unwrap_or(1 << 30),
-                segment_ms,
+                segment_bytes: u64::try_from(number("segment.bytes"))
+                    .unwrap_or(1 << 30)
+                    .max(LEAST_SEGMENT_BYTES),
+                segment_ms: segment_ms.max(LEAST_SEGMENT_MS),
             },
             stored_as: stored_as(&text("compression.type"), |codec| {
                 let level = number(&format!("compression.{codec}.level"));
@@ -601,6 +630,35 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_checked_together() {
+        let of = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            pairs.collect::<BTreeMap<String, String>>()
+        };
+        let (min, max) = (("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "9"));
+        assert_eq!(check_together(&of(&[min]), &of(&[])), Ok(()));
+        let text = "conflict topic config setting min.compaction.lag.ms (10) > \
+                    max.compaction.lag.ms (9)";
+        let refused = Err(LogError::InvalidConfig(text.into()));
+        assert_eq!(check_together(&of(&[min, max]), &of(&[])), refused);
+        let default = of(&[("log.cleaner.max.compaction.lag.ms", "9")]);
+        assert_eq!(check_together(&of(&[min]), &default), refused);
+    }
+
+    #[test]
+    fn what_kafka_takes_is_taken() {
+        for (name, value) in [
+            ("unclean.leader.election.enable", "true"),
+            ("unclean.leader.election.enable", " False"),
+            ("remote.storage.enable", "FALSE"),
+            ("cleanup.policy", ""),
+            ("compression.gzip.level", "-1"),
+        ] {
+            assert_eq!(check(name, value), Ok(()), "{name}={value}");
+        }
+    }
+
+    #[test]
     fn unknown_names_and_wrong_values_are_refused() {
         for (name, value) in [
             ("retention.mss", "1"),
@@ -608,6 +666,8 @@ mod tests {
             ("cleanup.policy", "squash"),
             ("max.message.bytes", "99999999999"),
             ("message.timestamp.type", "Never"),
+            ("compression.gzip.level", "0"),
+            ("remote.storage.enable", "true"),
         ] {
             assert!(matches!(check(name, value), Err(LogError::InvalidConfig(_))), "{name}");
         }

@@ -421,7 +421,10 @@ fn delete_offsets(
     rows: &mut Rows<'_>,
 ) -> Result<ControlReply, Fatal> {
     match keys {
-        Some(keys) => keys.iter().for_each(|key| rows.delete(&keys::offset(group, key))),
+        Some(keys) => {
+            keys.iter().for_each(|key| rows.delete(&keys::offset(group, key)));
+            transactions::offsets::forget_parts(group, &keys.into_iter().collect(), rows)?;
+        }
         None => {
             for (row, _) in rows.scan(&keys::offsets(group))? {
                 rows.delete(&row);

@@ -276,6 +276,8 @@ impl Partition {
         if header.len != batch.len() || header.last_offset_delta < 0 {
             return Ok(ProduceReply::Corrupt);
         }
+        // Before the lock: tasks of the runtime take it, and the disk may keep them long.
+        self.stream.wait_for_room()?;
         let mut state = self.state.lock();
         let log_start = state.log_start;
         match state.producers.judge(&header) {
@@ -305,6 +307,7 @@ impl Partition {
     /// Applies a marker: ends the producer's transaction with a control batch. Nothing happens
     /// when that was done before.
     pub(crate) fn end_transaction(&self, at: &ApplyAt, marker: &Marker) -> Result<(), Fatal> {
+        self.stream.wait_for_room()?;
         let mut state = self.state.lock();
         if state.txns.has_ended(marker) {
             return Ok(());

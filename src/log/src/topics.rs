@@ -137,10 +137,11 @@ impl Topics {
 
     /// A topic whose name Kafka's metrics could not tell from `name`.
     pub(crate) fn collision(&self, name: &str) -> Option<String> {
-        let plain = |name: &str| name.replace('.', "_");
-        let wanted = plain(name);
-        let maps = self.maps.read();
-        maps.by_name.keys().find(|other| plain(other) == wanted).cloned()
+        let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
+        let same = |other: &str| {
+            other.len() == name.len() && other.bytes().map(plain).eq(name.bytes().map(plain))
+        };
+        self.maps.read().by_name.keys().find(|other| same(other)).cloned()
     }
 
     fn count(&self) -> usize {

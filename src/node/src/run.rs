@@ -42,6 +42,8 @@ const PEER_PATIENCE: Duration = Duration::from_millis(300);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// The version that Elasticsearch clients are shown; the last under the Apache licence.
 const ELASTIC_VERSION: &str = "7.10.2";
+/// Open files that are enough for the partitions and connections that a node takes.
+const ENOUGH_FILES: u64 = 32_768;
 /// Time between checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// [`Refused`] when the node cannot start as configured and nothing was touched.
 pub fn run(config: Config) -> anyhow::Result<()> {
     start_log();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -73,6 +76,22 @@ fn start_log() {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // A second node in one process (tests) keeps the first subscriber.
     drop(subscriber.try_init());
+}
+
+/// Takes as many open files as the system allows: each partition that is written has two.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
+        warn!("the limit of open files stays as it is: {error}");
+    }
+    let now = getrlimit(Resource::Nofile).current;
+    if let Some(now) = now.filter(|now| *now < ENOUGH_FILES) {
+        warn!(
+            "{now} files may be open, which is too few for many partitions and clients; give the \
+             service {ENOUGH_FILES} or more (LimitNOFILE of systemd, ulimit -Hn)"
+        );
+    }
 }
 
 /// Every address of the configuration, bound before anything is touched.

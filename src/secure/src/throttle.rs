@@ -23,15 +23,18 @@ struct Sensor {
 }
 
 const KEPT_MS: u64 = SAMPLES as u64 * SAMPLE_MS;
-const LEAST_WINDOW_MS: u64 = (SAMPLES as u64 - 1) * SAMPLE_MS;
 
 impl Sensor {
     fn count(&mut self, now_ms: u64, bytes: f64) {
-        while self.samples.front().is_some_and(|(start, _)| now_ms - start >= KEPT_MS) {
+        while self
+            .samples
+            .front()
+            .is_some_and(|(start, _)| now_ms.saturating_sub(*start) >= KEPT_MS)
+        {
             self.samples.pop_front();
         }
         match self.samples.back_mut() {
-            Some((start, sum)) if now_ms - *start < SAMPLE_MS => *sum += bytes,
+            Some((start, sum)) if now_ms.saturating_sub(*start) < SAMPLE_MS => *sum += bytes,
             _ => self.samples.push_back((now_ms, bytes)),
         }
         if self.samples.len() > SAMPLES {
@@ -42,8 +45,10 @@ impl Sensor {
     /// How long to wait until the rate is `bound` bytes per second.
     fn wait(&self, now_ms: u64, bound: f64) -> Duration {
         let Some((oldest, _)) = self.samples.front() else { return Duration::ZERO };
-        // Kafka's `Rate.windowSize`: missing samples count as empty ones.
-        let window_ms = (now_ms - oldest).max(LEAST_WINDOW_MS);
+        // Kafka's `Rate.windowSize`: missing samples count as whole, empty ones.
+        let spanned_ms = now_ms.saturating_sub(*oldest);
+        let missing = (SAMPLES as u64 - 1).saturating_sub(spanned_ms / SAMPLE_MS);
+        let window_ms = spanned_ms + missing * SAMPLE_MS;
         let window = Duration::from_millis(window_ms).as_secs_f64();
         let sum: f64 = self.samples.iter().map(|(_, bytes)| bytes).sum();
         let rate = sum / window;
@@ -128,6 +133,9 @@ mod tests {
         // 30,000 bytes in a window of 10 s are 3,000 B/s; down to 1,000 takes 20 s.
         let wait = sensors.record(Bucket::default(), 30_000, 1000.0, Duration::from_secs(1));
         assert_eq!(wait, Duration::from_secs(20));
+        // 300 ms later the window is 10.3 s.
+        let wait = sensors.record(Bucket::default(), 0, 1000.0, Duration::from_millis(1300));
+        assert_eq!(wait, Duration::from_millis(19_700));
         let wait = sensors.record(Bucket::default(), 0, 1000.0, Duration::from_millis(11_999));
         assert_eq!(wait, Duration::from_millis(19_001));
         let wait = sensors.record(Bucket::default(), 0, 1000.0, Duration::from_secs(12));

@@ -233,7 +233,8 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let place = self.0.handshakes.try_acquire();
+        let place = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.0.handshakes.acquire()).await;
+        // The semaphore is never closed.
         let _place = place.map_err(|_| HandshakeError::TooMany)?;
         let acceptor = TlsAcceptor::from(self.0.current.read().clone());
         let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));

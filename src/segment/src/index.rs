@@ -2,7 +2,7 @@
 //!
 //! Pure: the scan that rebuilds it is driven from outside with file contents.
 
-use crate::limits::INDEX_STEP_BYTES;
+use crate::limits::{INDEX_STEP_BYTES, MAX_INDEX_STEP_BYTES};
 use crate::{FRAME_HEADER_BYTES, FrameInfo, FrameParser};
 
 /// A frame start that readers may jump to.
@@ -72,11 +72,17 @@ impl Index {
         note(&mut self.entries, offset, pos, max_before_ms);
     }
 
+    /// Gives back memory, as no more frames come.
+    pub(crate) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// Takes the result of a scan of the first [`Self::missing`] bytes.
     pub(crate) fn complete(&mut self, scanned: Vec<Entry>) {
         if self.from > 0 {
             (self.from, self.front) = (0, Front::default());
             self.entries.splice(0..0, scanned);
+            self.shrink();
         }
     }
 
@@ -102,7 +108,8 @@ impl Index {
 }
 
 fn note(entries: &mut Vec<Entry>, offset: u64, pos: u64, max_before_ms: i64) {
-    if entries.last().is_none_or(|last| pos >= last.pos + INDEX_STEP_BYTES) {
+    let step = (pos >> 10).clamp(INDEX_STEP_BYTES, MAX_INDEX_STEP_BYTES);
+    if entries.last().is_none_or(|last| pos >= last.pos + step) {
         entries.push(Entry { offset, pos, max_before_ms });
     }
 }
@@ -169,6 +176,17 @@ mod tests {
         assert_eq!(index.offset_before_time(-5), Some(0));
         assert_eq!(index.offset_before_time(71), Some(8));
         assert_eq!(index.offset_before_time(69), Some(4));
+    }
+
+    #[test]
+    fn a_large_segments_index_is_small() {
+        let mut index = Index::default();
+        (0..1u64 << 18).for_each(|n| index.note(n, n * 4096, 0));
+        assert!((16_000..20_000).contains(&index.entries.len()), "{}", index.entries.len());
+        for n in [0, 1000, 5000, 100_000, (1 << 18) - 1] {
+            let pos = index.position_of(n);
+            assert!(pos <= n * 4096 && n * 4096 - pos < MAX_INDEX_STEP_BYTES, "{n} {pos}");
+        }
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use base::limits::{KIB, MIB};
 
-/// A segment's index has an entry for at least each so many bytes of data.
+/// A segment's index has an entry for at least each so many bytes of data at its beginning.
 pub const INDEX_STEP_BYTES: u64 = 4 * KIB as u64;
+
+/// Further on in a segment an index has fewer entries, but one for each so many bytes: what 1 GiB
+/// takes in memory is 0.4 MiB.
+pub const MAX_INDEX_STEP_BYTES: u64 = 64 * KIB as u64;
 
 /// A stream with so much unwritten data is written; also the size of pooled write buffers.
 pub const CHUNK_BYTES: usize = MIB;
@@ -22,6 +26,9 @@ pub const POOLED_BUFFERS: usize = 4;
 
 /// Files of finished segments that a stream holds open until they are synced.
 pub const MAX_UNSYNCED_FILES: usize = 64;
+
+/// Files that all streams of a node together hold open for readers.
+pub const MAX_READERS: usize = 512;
 
 /// Step of the scan that rebuilds an index.
 pub const SCAN_BYTES: usize = 256 * KIB;

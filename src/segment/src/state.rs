@@ -85,6 +85,9 @@ impl State {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         if self.roll_next || self.segments.is_empty() {
+            if let Some(finished) = self.segments.back_mut() {
+                finished.index.shrink();
+            }
             self.segments.push_back(new_segment(base_offset));
             self.roll_next = false;
         }

@@ -116,8 +116,13 @@ impl Stream {
         segment_path(&self.0.dir, segment.file())
     }
 
-    /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Waits
-    /// when too much is unwritten; fails when frames are out of order, the stream was closed, or
+    /// Waits while too much is unwritten; to be called before [`Self::append`], without a lock
+    /// that readers need. Fails when the writer failed.
+    pub fn wait_for_room(&self) -> io::Result<()> {
+        self.0.shared.wait_for_room()
+    }
+
+    /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Fails when frames are out of order, the stream was closed, or
     /// the writer failed.
     pub fn append(
         &self,
@@ -127,7 +132,7 @@ impl Stream {
         bytes: Bytes,
     ) -> io::Result<()> {
         let shared = &self.0.shared;
-        shared.wait_for_room()?;
+        shared.check()?;
         let len = bytes.len();
         let mut state = self.0.state.lock();
         if state.closed {
@@ -195,6 +200,9 @@ impl Stream {
             self.0.plan(&mut state, from_offset)?
         };
         let Some(plan) = plan else { return Ok(Vec::new()) };
+        if plan.opened {
+            self.0.shared.note_reader(&self.0, plan.segment);
+        }
         self.0.read_file(plan, from_offset, max_bytes)
     }
 
@@ -338,6 +346,8 @@ struct Plan {
     segment: FileId,
     /// The segment's index does not know all of it.
     partial: bool,
+    /// The file was opened for this.
+    opened: bool,
 }
 
 impl Inner {
@@ -348,6 +358,7 @@ impl Inner {
     fn plan(&self, state: &mut State, offset: u64) -> io::Result<Option<Plan>> {
         let Some(segment) = state.segment_for(offset) else { return Ok(None) };
         let id = segment.info.file();
+        let opened = segment.reader.is_none();
         let file = match &segment.reader {
             Some(file) => file.clone(),
             None => {
@@ -362,7 +373,7 @@ impl Inner {
         let Some(segment) = state.find(id.base_offset) else { return Ok(None) };
         let start = segment.index.position_of(offset);
         let (end, partial) = (state.whole_until(segment), segment.index.is_partial());
-        Ok(Some(Plan { file, start, end, segment: id, partial }))
+        Ok(Some(Plan { file, start, end, segment: id, partial, opened }))
     }
 
     /// Reads frames from the file; the state is not locked.
@@ -389,7 +400,7 @@ impl Inner {
     ) -> io::Result<Vec<Bytes>> {
         let mut pos = plan.start;
         let mut room =
-            max_bytes.saturating_add(usize::try_from(limits::INDEX_STEP_BYTES).unwrap_or(0));
+            max_bytes.saturating_add(usize::try_from(limits::MAX_INDEX_STEP_BYTES).unwrap_or(0));
         let mut frames: Vec<Bytes> = Vec::new();
         let mut total = 0;
         while pos < plan.end && frames.is_empty() {
@@ -465,6 +476,20 @@ impl Inner {
         }
     }
 
+    /// Whether frames wait that are in no queue, less than a chunk of them; they are from now on.
+    pub(crate) fn queues_rest(&self) -> bool {
+        let mut state = self.state.lock();
+        let waits = state.untaken_bytes > 0 && !state.closed && !state.queued_full;
+        waits && !std::mem::replace(&mut state.queued_small, true)
+    }
+
+    /// Lets go of a file that was opened for reading.
+    pub(crate) fn close_reader(&self, segment: FileId) {
+        if let Some(segment) = self.state.lock().find_file(segment) {
+            segment.reader = None;
+        }
+    }
+
     pub(crate) fn evict(&self, limit: usize) {
         let freed = self.state.lock().evict(limit);
         self.shared.memory.fetch_sub(freed, Ordering::Relaxed);
@@ -529,6 +554,9 @@ impl Inner {
             self.write_due(&mut io, Flush::Everything)?;
             // Under the same lock: what is written from now on notes its file anew.
             let files = std::mem::take(&mut io.unsynced);
+            // Most streams rest until the next checkpoint, and there are more of them than files
+            // that a process may have open.
+            io.open = None;
             (files, std::mem::take(&mut io.unsynced_dirs))
         };
         for file in &files {
@@ -679,6 +707,27 @@ mod tests {
         assert!(!disk.will_fail());
         assert!(stream.0.shared.check().is_err());
         assert!(stream.sync().is_err(), "the kernel may have dropped what it could not write");
+    }
+
+    #[test]
+    fn what_a_flush_of_whole_chunks_leaves_is_queued() {
+        let writer = writer_on(Arc::new(SimDisk::new(1)));
+        let stream = Stream::create(&writer, DIR.into(), parse);
+        let shared = &stream.0.shared;
+        let chunk = shared.options.chunk_bytes;
+        {
+            // Both come before the thread has begun with the first.
+            let mut state = stream.0.state.lock();
+            for (base, len) in [(0, chunk), (1, 1000)] {
+                state.append(base, base + 1, 0, frame(base, 1, 0, len)).unwrap();
+                shared.add_unwritten(len);
+            }
+            state.queued_full = true;
+        }
+        shared.enqueue(stream.0.clone(), Chunk::Full);
+        shared.run_inline().unwrap();
+        let state = stream.0.state.lock();
+        assert!(state.untaken_bytes == 1000 && state.queued_small && !state.queued_full);
     }
 
     #[test]

@@ -166,6 +166,31 @@ fn many_segments_between_two_syncs_are_not_all_held_open() {
     let other_tests = 200;
     assert!(most < before + limits::MAX_UNSYNCED_FILES + other_tests, "{before} to {most}");
     assert_eq!(read_all(&stream, 0).len(), 1_000);
+    let now = open_files();
+    assert!(now < before + limits::MAX_READERS + other_tests, "{now} for readers");
+    writer.stop();
+}
+
+/// A node has more partitions than files that it may open.
+#[test]
+fn streams_that_rest_hold_no_file_open() {
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let dir = tempfile::tempdir().unwrap();
+    let writer = SegmentWriter::start(&Env::real(), small());
+    let before = open_files();
+    let streams: Vec<Stream> = (0..1000)
+        .map(|n| Stream::create(&writer, dir.path().join(format!("parts/{n}")), parse))
+        .collect();
+    let mut most = 0;
+    for round in 0..2 {
+        for stream in &streams {
+            stream.append(round, round + 1, 0, frame(round, 1, 0, 100)).unwrap();
+            stream.sync().unwrap();
+            most = most.max(open_files());
+        }
+    }
+    assert!(most < before + 1000, "{before} to {most}");
+    assert!(streams.iter().all(|stream| read_all(stream, 0) == [0, 1]));
     writer.stop();
 }
 
@@ -213,6 +238,7 @@ fn memory_stays_bounded_and_appends_wait_for_the_disk() {
         (0..20).map(|i| Stream::create(&writer, format!("/parts/{i}").into(), parse)).collect();
     for round in 0..200u64 {
         for stream in &streams {
+            stream.wait_for_room().unwrap();
             stream.append(round, round + 1, 0, frame(round, 1, 0, 1000)).unwrap();
             assert!(writer.stats().unwritten_bytes <= 65 * 1024);
         }

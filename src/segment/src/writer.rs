@@ -83,6 +83,7 @@ impl SegmentWriter {
             memory: AtomicUsize::new(0),
             pool: Mutex::default(),
             streams: Mutex::default(),
+            readers: Mutex::default(),
         });
         let thread = (options.writing == Writing::Thread).then(|| {
             let shared = shared.clone();
@@ -145,6 +146,8 @@ pub(crate) struct Shared {
     pub(crate) memory: AtomicUsize,
     pool: Mutex<Vec<AlignedBuf>>,
     streams: Mutex<Vec<Weak<Inner>>>,
+    /// Files open for readers, in the order in which they were opened.
+    readers: Mutex<VecDeque<(Weak<Inner>, FileId)>>,
 }
 
 impl Shared {
@@ -184,6 +187,28 @@ impl Shared {
             streams.retain(|s| s.strong_count() > 0);
         }
         streams.push(Arc::downgrade(stream));
+    }
+
+    /// Remembers a file that a reader has opened, and closes the one open for longest when there
+    /// are too many. Not to be called with the state of a stream locked.
+    pub(crate) fn note_reader(&self, stream: &Arc<Inner>, segment: FileId) {
+        let mut readers = self.readers.lock();
+        readers.push_back((Arc::downgrade(stream), segment));
+        let oldest = readers.len() > limits::MAX_READERS;
+        let oldest = if oldest { readers.pop_front() } else { None };
+        drop(readers);
+        if let Some((stream, segment)) = oldest
+            && let Some(stream) = stream.upgrade()
+        {
+            stream.close_reader(segment);
+        }
+    }
+
+    /// Queues what a flush of full chunks has left over.
+    fn enqueue_rest(&self, stream: Arc<Inner>, flush: Flush) {
+        if flush == Flush::FullChunks && stream.queues_rest() {
+            self.enqueue(stream, Chunk::Partial);
+        }
     }
 
     /// Waits until the node may hold more unwritten bytes.
@@ -245,6 +270,7 @@ impl Shared {
             if stream.flush(flush).is_err() {
                 return;
             }
+            self.enqueue_rest(stream, flush);
             self.sweep();
         }
     }
@@ -280,6 +306,7 @@ impl Shared {
             let Some((stream, flush)) = next else { return Ok(()) };
             stream.unqueue(flush);
             stream.flush(flush)?;
+            self.enqueue_rest(stream, flush);
         }
     }
 

@@ -260,6 +260,41 @@ impl Namespace {
         Outcome::Put(entries.into_iter().map(|entry| self.put_one(who, entry)).collect())
     }
 
+    /// Refuses older epochs of a source from now on.
+    pub(super) fn fence(&mut self, source: String, epoch: u64) -> Reply {
+        self.check_fence(&source, epoch)?;
+        self.fences.insert(source.clone(), epoch);
+        self.dirty.fences.insert(source);
+        Ok(Outcome::Done)
+    }
+
+    /// As [`Self::put`], for a source whose epoch nobody has followed yet.
+    pub(super) fn put_fenced(
+        &mut self,
+        who: &Caller,
+        source: &str,
+        epoch: u64,
+        entries: Vec<PutEntry>,
+    ) -> Reply {
+        if let Err(refused) = self.check_fence(source, epoch) {
+            for entry in &entries {
+                self.doom_unclaimed(&entry.blocks);
+            }
+            return Err(refused);
+        }
+        Ok(self.put(who, entries))
+    }
+
+    fn check_fence(&self, source: &str, epoch: u64) -> Result<(), FsError> {
+        match self.fences.get(source) {
+            Some(&newer) if newer > epoch => {
+                let text = format!("source {source} has epoch {newer}, this is of {epoch}");
+                Err(FsError::new(FsErrorKind::Fenced, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn put_one(&mut self, who: &Caller, entry: PutEntry) -> Result<PutOutcome, FsError> {
         let done = self.try_put(who, &entry);
         if !matches!(done, Ok(PutOutcome::Created | PutOutcome::Replaced)) {

@@ -74,6 +74,8 @@ fn commands() -> Vec<Command> {
         Command::ResetSlot { slot: 2 },
         Command::Purge,
         Command::Touch { file: 0x3f, atime_ms: 0x40 },
+        Command::Fence { source: "수집".into(), epoch: 0x43 },
+        Command::PutFenced { source: "수집".into(), epoch: 0x44, entries: vec![put_entry()] },
     ]
 }
 
@@ -92,6 +94,7 @@ fn kinds() -> Vec<FsErrorKind> {
         FsErrorKind::Unsupported,
         FsErrorKind::Io,
         FsErrorKind::StaleBlocks,
+        FsErrorKind::Fenced,
     ]
 }
 
@@ -167,6 +170,7 @@ fn rows(golden: &mut Golden) {
     run(None, closed("/다", start + 1));
     run(None, Command::Delete { path: "/다".into(), recursive: true });
     run(None, Command::Create { path: "/라".into(), options, holder: "임자".into() });
+    run(None, Command::Fence { source: "수집".into(), epoch: 0x72 });
     let (store, mut pending) = (MemStore::default(), BTreeMap::new());
     let mut rows = Rows::new(&store, &mut pending, consensus::tags::BLOCKS);
     namespace.graveyard.insert(0x71);
@@ -174,16 +178,16 @@ fn rows(golden: &mut Golden) {
     namespace.flush(&mut rows);
     let found = rows.scan(b"").unwrap();
     let kinds: BTreeSet<u8> = found.iter().filter_map(|(key, _)| key.first().copied()).collect();
-    assert_eq!(kinds, BTreeSet::from(*b"ibdlgvrm"), "a row of every kind");
+    assert_eq!(kinds, BTreeSet::from(*b"ibdlgvrfm"), "a row of every kind");
     let mut again = Namespace::load(&rows).unwrap();
     let show = |ns: &Namespace| {
         let (blocks, doomed, leases) = (&ns.blocks, &ns.doomed, &ns.leases);
         let (graveyard, reservations, replies) = (&ns.graveyard, &ns.reservations, &ns.replies);
         let inodes = &ns.inodes;
-        let meta = ns.meta;
+        let (fences, meta) = (&ns.fences, ns.meta);
         format!(
             "{inodes:?} {blocks:?} {doomed:?} {leases:?} {graveyard:?} {reservations:?} \
-             {replies:?} {meta:?}"
+             {replies:?} {fences:?} {meta:?}"
         )
     };
     // The root has no row before it changes.

@@ -4,7 +4,8 @@
 //! Rows, by first byte of the key (numbers big-endian):
 //! `i` inode id → [`InodeRow`], `b` block id → [`BlockRow`], `d` block id → [`Doomed`],
 //! `l` holder → renewed ms, `g` inode id → (a deleted tree not yet removed),
-//! `v` first id → [`Reservation`], `r` sequence → [`Remembered`], `m` → [`Meta`].
+//! `v` first id → [`Reservation`], `r` sequence → [`Remembered`], `f` source → epoch,
+//! `m` → [`Meta`].
 //!
 //! Every command marks what it changed; [`Namespace::flush`] writes those rows, so RAM and rows
 //! are equal after every entry. Directories hold their children by name in RAM only; they are
@@ -135,6 +136,7 @@ struct Dirty {
     graveyard: BTreeSet<u64>,
     reservations: BTreeSet<u64>,
     replies: BTreeSet<u64>,
+    fences: BTreeSet<String>,
     meta: bool,
 }
 
@@ -152,6 +154,8 @@ pub(crate) struct Namespace {
     reservations: BTreeMap<u64, Reservation>,
     replies: VecDeque<(u64, Remembered)>,
     reply_index: BTreeMap<OpId, u64>,
+    /// The epoch of each source that puts files; older ones are refused.
+    fences: BTreeMap<String, u64>,
     meta: Meta,
     /// Every owner, group and holder once.
     names: BTreeSet<Arc<str>>,
@@ -209,6 +213,7 @@ impl Namespace {
             reservations: BTreeMap::new(),
             replies: VecDeque::new(),
             reply_index: BTreeMap::new(),
+            fences: BTreeMap::new(),
             meta: Meta {
                 next_inode: ROOT + 1,
                 next_block: FIRST_BLOCK,
@@ -358,6 +363,10 @@ impl Namespace {
             let row = entry.map(|(_, entry)| codec::encode(entry));
             write(rows, b'r', &sequence.to_be_bytes(), row);
         }
+        for source in dirty.fences {
+            let row = self.fences.get(&source).map(codec::encode);
+            write(rows, b'f', source.as_bytes(), row);
+        }
         if dirty.meta {
             rows.put(b"m", codec::encode(&self.meta));
         }
@@ -389,9 +398,11 @@ impl Namespace {
             this.reply_index.insert(entry.op, sequence);
             this.replies.push_back((sequence, entry));
         }
+        for (key, value) in rows.scan(b"f")? {
+            this.fences.insert(text(&key)?.to_owned(), codec::decode(&value)?);
+        }
         for (key, value) in rows.scan(b"l")? {
-            let holder = std::str::from_utf8(key.get(1..).unwrap_or_default())
-                .map_err(|e| Fatal(format!("lease row: {e}")))?;
+            let holder = text(&key)?;
             if let Some(lease) = this.leases.get_mut(holder) {
                 lease.renewed_ms = codec::decode(&value)?;
             }
@@ -470,6 +481,11 @@ fn write(rows: &mut Rows<'_>, table: u8, key: &[u8], value: Option<Vec<u8>>) {
         Some(value) => rows.put(&key, value),
         None => rows.delete(&key),
     }
+}
+
+fn text(key: &[u8]) -> Result<&str, Fatal> {
+    let name = std::str::from_utf8(key.get(1..).unwrap_or_default());
+    name.map_err(|e| Fatal(format!("row key: {e}")))
 }
 
 fn number(key: &[u8]) -> Result<u64, Fatal> {

@@ -22,6 +22,10 @@ impl Namespace {
             Command::Commit(commit) => self.commit(&commit),
             Command::Abandon { path, file, holder } => self.abandon(&path, file, &holder),
             Command::Put(entries) => Ok(self.put(who, entries)),
+            Command::Fence { source, epoch } => self.fence(source, epoch),
+            Command::PutFenced { source, epoch, entries } => {
+                self.put_fenced(who, &source, epoch, entries)
+            }
             Command::Rename { src, dst } => self.rename(who, &src, &dst),
             Command::Rename2 { src, dst, overwrite } => self.rename2(who, &src, &dst, overwrite),
             Command::Delete { path, recursive } => self.delete(who, &path, recursive),

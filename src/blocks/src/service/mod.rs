@@ -35,7 +35,7 @@ use crate::machine::BlockShared;
 use crate::namespace::Namespace;
 use crate::path::FsPath;
 use crate::store::record::BlockMeta;
-use crate::types::{Access, Caller, ContentSummary, FileStatus, Listing, PutFile};
+use crate::types::{Access, Caller, ContentSummary, FileStatus, Listing, PutFile, Putter};
 use propose::Proposer;
 use reader::OpenFile;
 use writer::{Writer, meta_of};
@@ -395,10 +395,25 @@ impl BlockService {
         Ok(writer)
     }
 
-    /// Stores whole files with as few syncs and commands as possible: create or replace by
-    /// version, idempotent. One result per file, in order.
+    /// Refuses what older epochs of a source put from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`FsErrorKind::Fenced`] when the source has a newer epoch already.
+    pub async fn fence(&self, source: &str, epoch: u64) -> Result<(), BlockError> {
+        let command = Command::Fence { source: source.to_owned(), epoch };
+        self.propose(&Caller::system(), None, command).await.map(drop)
+    }
+
+    /// Stores whole files of a source with as few syncs and commands as possible: create or
+    /// replace by version, idempotent. One result per file, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`FsErrorKind::Fenced`] when the source has a newer epoch.
     pub async fn put_files(
         self: &Arc<Self>,
+        putter: Putter<'_>,
         files: Vec<PutFile>,
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
         let mut results = Vec::with_capacity(files.len());
@@ -410,7 +425,7 @@ impl BlockService {
                 || bytes + file.bytes.len() > PACK_CALL_BYTES
                 || names + named > MAX_BATCH_BYTES;
             if !group.is_empty() && full {
-                results.extend(self.put_group(std::mem::take(&mut group)).await?);
+                results.extend(self.put_group(putter, std::mem::take(&mut group)).await?);
                 (bytes, names) = (0, 0);
             }
             bytes += file.bytes.len();
@@ -418,26 +433,28 @@ impl BlockService {
             group.push(file);
         }
         if !group.is_empty() {
-            results.extend(self.put_group(group).await?);
+            results.extend(self.put_group(putter, group).await?);
         }
         Ok(results)
     }
 
     async fn put_group(
         self: &Arc<Self>,
+        putter: Putter<'_>,
         files: Vec<PutFile>,
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
-        let mut results = self.try_put_group(&files).await?;
+        let mut results = self.try_put_group(putter, &files).await?;
         let stale = |e: &FsError| e.kind == FsErrorKind::StaleBlocks;
         if results.iter().any(|result| result.as_ref().is_err_and(stale)) {
             // The node slept between writing and committing: write everything again.
-            results = self.try_put_group(&files).await?;
+            results = self.try_put_group(putter, &files).await?;
         }
         Ok(results)
     }
 
     async fn try_put_group(
         self: &Arc<Self>,
+        putter: Putter<'_>,
         files: &[PutFile],
     ) -> Result<Vec<Result<PutOutcome, FsError>>, BlockError> {
         // Only what fits packs travels together; a larger file becomes blocks of its own.
@@ -465,7 +482,9 @@ impl BlockService {
                 block_size: DEFAULT_BLOCK_BYTES,
             });
         }
-        match self.propose(&Caller::system(), None, Command::Put(entries)).await? {
+        let Putter { source, epoch } = putter;
+        let command = Command::PutFenced { source: source.to_owned(), epoch, entries };
+        match self.propose(&Caller::system(), None, command).await? {
             Outcome::Put(results) => Ok(results),
             other => Err(unexpected(&other)),
         }

@@ -113,9 +113,10 @@ async fn a_batch_is_put_once() {
         mtime_ms: 42,
     };
     let files: Vec<_> = (0..50).chain([3_000]).map(|n| file(n, "1")).collect();
-    let first = fs.put_files(files.clone()).await.unwrap();
+    let by = Putter { source: "뉴스", epoch: 1 };
+    let first = fs.put_files(by, files.clone()).await.unwrap();
     assert!(first.iter().all(|r| *r == Ok(PutOutcome::Created)), "{first:?}");
-    let again = fs.put_files(files).await.unwrap();
+    let again = fs.put_files(by, files).await.unwrap();
     assert!(again.iter().all(|r| *r == Ok(PutOutcome::Unchanged)), "{again:?}");
     for n in [0, 1, 49, 3_000] {
         let path = format!("/datalake/뉴스/파일 {n}.txt");
@@ -123,8 +124,31 @@ async fn a_batch_is_put_once() {
         assert_eq!(fs.status(&Caller::system(), &path).await.unwrap().mtime_ms, 42);
     }
     let bad = PutFile { path: "/a:b".into(), ..file(1, "1") };
-    assert!(fs.put_files(vec![bad]).await.unwrap()[0].is_err());
+    assert!(fs.put_files(by, vec![bad]).await.unwrap()[0].is_err());
     assert_eq!(shared.namespace.read().blocks.len(), 50);
+}
+
+#[tokio::test]
+async fn a_source_that_was_followed_replaces_nothing() {
+    let World { fs, shared, .. } = world();
+    let put = async |source, epoch, version: &str, len| {
+        let version = version.as_bytes().to_vec();
+        let file = PutFile { path: "/d/가.txt".into(), version, bytes: bytes(len), mtime_ms: 1 };
+        fs.put_files(Putter { source, epoch }, vec![file]).await
+    };
+    let fenced = |error| matches!(error, BlockError::Fs(e) if e.kind == FsErrorKind::Fenced);
+    fs.fence("뉴스", 1).await.unwrap();
+    assert_eq!(put("뉴스", 1, "old", 100).await.unwrap(), [Ok(PutOutcome::Created)]);
+    fs.fence("뉴스", 2).await.unwrap();
+    assert_eq!(put("뉴스", 2, "new", 200).await.unwrap(), [Ok(PutOutcome::Replaced)]);
+    // The one before was cut off while it stored the older version, and comes back.
+    assert!(fenced(put("뉴스", 1, "old", 100).await.unwrap_err()));
+    assert!(fenced(fs.fence("뉴스", 1).await.unwrap_err()));
+    assert_eq!(read(&fs, "/d/가.txt").await, bytes(200));
+    // What it had written belongs to nobody and goes.
+    assert_eq!(shared.namespace.read().blocks.len(), 1);
+    // Another source's epochs are its own.
+    assert_eq!(put("소설", 1, "other", 300).await.unwrap(), [Ok(PutOutcome::Replaced)]);
 }
 
 #[tokio::test]

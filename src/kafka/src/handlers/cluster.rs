@@ -367,13 +367,11 @@ async fn coordinator(
         ..Default::default()
     };
     match key_type {
-        0 if key.is_empty() => return refused(key, 24, "the group id is empty"),
-        0 => {}
         1 if key.is_empty() => {
             return refused(key, errors::INVALID_REQUEST, "the transactional id is empty");
         }
-        // Both kinds of coordinators are found alike.
-        1 => {}
+        // Both kinds of coordinators are found alike. Offsets may be kept for the group "".
+        0 | 1 => {}
         _ => return refused(key, errors::INVALID_REQUEST, "unknown type of coordinator"),
     }
     let node = coordinating_node(shared, &key, until).await;

@@ -11,13 +11,18 @@ use log::configs::{
 use log::{ConfigChange, LogError, Mode, SettingsOf};
 
 use super::broker_configs::{BROKER_SETTINGS, Kind};
+use super::topics::repeated;
 use crate::codec::messages::*;
 use crate::errors;
 use crate::gateway::Shared;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
 const GROUP: i8 = 32;
+
+/// Kafka's name of what all loggers hang from.
+const ROOT_LOGGER: &str = "root";
 
 /// Sources of a value, as Kafka numbers them.
 const DYNAMIC_TOPIC: i8 = 1;
@@ -25,17 +30,28 @@ const DYNAMIC_BROKER: i8 = 2;
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const STATIC_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
+const DYNAMIC_BROKER_LOGGER: i8 = 6;
 const DYNAMIC_GROUP: i8 = 8;
 
-/// Defaults of broker settings in milliseconds that Kafka leaves unset, as the same in hours is
-/// set.
-const COARSE_IN_KAFKA: [&str; 4] =
-    ["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms"];
+/// Defaults of broker settings in milliseconds that Kafka leaves unset, as the same in hours, or
+/// another one, is set.
+const COARSE_IN_KAFKA: [(&str, &str, &str); 4] = [
+    ("log.flush.interval.ms", "log.flush.scheduler.interval.ms", "9223372036854775807"),
+    ("log.retention.ms", "log.retention.hours", "168"),
+    ("log.roll.jitter.ms", "log.roll.jitter.hours", "0"),
+    ("log.roll.ms", "log.roll.hours", "168"),
+];
+
+/// The setting that Kafka has set in the place of one in milliseconds, and its value.
+fn coarse(name: &str) -> Option<(&'static str, &'static str)> {
+    let found = COARSE_IN_KAFKA.iter().find(|(fine, ..)| *fine == name);
+    found.map(|(_, coarse, value)| (*coarse, *value))
+}
 
 fn kind_of(kind: ConfigKind) -> Kind {
     match kind {
         ConfigKind::Boolean => Kind::Boolean,
-        ConfigKind::Choice(words) if words.contains(&"false") => Kind::Boolean,
+        ConfigKind::Choice(["false"]) => Kind::Boolean,
         ConfigKind::Choice(_) => Kind::Str,
         ConfigKind::Words(_) | ConfigKind::Text => Kind::List,
         ConfigKind::Int(..) => Kind::Int,
@@ -78,9 +94,8 @@ fn default_synonyms(def: &ConfigDef, defaults: &Settings) -> Vec<DescribeConfigs
     if set != def.default {
         synonyms.push(synonym(name, Some(set), DYNAMIC_DEFAULT_BROKER));
     }
-    if !COARSE_IN_KAFKA.contains(&name) {
-        synonyms.push(synonym(name, Some(def.default.to_owned()), DEFAULT));
-    }
+    let (name, value) = coarse(name).unwrap_or((name, def.default));
+    synonyms.push(synonym(name, Some(value.to_owned()), DEFAULT));
     synonyms
 }
 
@@ -203,7 +218,7 @@ fn broker_entries(shared: &Arc<Shared>, broker: i32) -> Vec<DescribeConfigsResou
     }));
     for def in TOPIC_CONFIGS {
         let Some(name) = def.broker_name else { continue };
-        let default = (!COARSE_IN_KAFKA.contains(&name)).then(|| def.default.to_owned());
+        let default = coarse(name).is_none().then(|| def.default.to_owned());
         let mut entry = set.entry(name, kind_of(def.kind), default);
         entry.documentation = Some(def.doc.to_owned());
         entries.push(entry);
@@ -273,6 +288,17 @@ fn cluster_entries(shared: &Arc<Shared>) -> Vec<DescribeConfigsResourceResult> {
     all.filter(|entry| set.contains_key(&entry.name)).collect()
 }
 
+/// The only logger of a node, whose level is given when the node starts.
+fn loggers(shared: &Arc<Shared>, name: &str) -> Entries {
+    let own = i32::from(shared.backend.peers.me().0);
+    if name.parse() != Ok(own) {
+        let text = format!("Unexpected broker id, expected {own}, but received {name}");
+        return Err((errors::INVALID_REQUEST, text));
+    }
+    let level = synonym(ROOT_LOGGER, Some("INFO".to_owned()), DYNAMIC_BROKER_LOGGER);
+    Ok(vec![entry_of(ROOT_LOGGER, Kind::Str, vec![level])])
+}
+
 type Entries = Result<Vec<DescribeConfigsResourceResult>, (errors::Code, String)>;
 
 fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
@@ -290,6 +316,7 @@ fn entries(shared: &Arc<Shared>, kind: i8, name: &str) -> Entries {
             Ok(SettingsOf::Group(group)) => Ok(group_entries(shared, &group)),
             Err(error) => Err((error.code(), error.to_string())),
         },
+        BROKER_LOGGER => loggers(shared, name),
         other => Err((errors::INVALID_REQUEST, format!("Unsupported resource type: {other}"))),
     }
 }
@@ -300,12 +327,13 @@ pub(crate) fn list_resources() -> ListConfigResourcesResponse {
 }
 
 /// Lists settings of topics and brokers.
-pub(crate) fn describe(
+pub(crate) async fn describe(
     shared: &Arc<Shared>,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let (mut results, mut seen) = (Vec::new(), BTreeSet::new());
     for resource in request.resources {
+        tokio::task::consume_budget().await;
         // An answer is large: what is asked for twice is answered once, and "01" is node 1.
         let same = match resource.resource_name.parse::<i32>() {
             Ok(node) if resource.resource_type == BROKER => node.to_string(),
@@ -457,28 +485,53 @@ fn default_value(shared: &Arc<Shared>, kind: i8, name: &str) -> Option<(Kind, St
     }
 }
 
+/// What was set explicitly for a resource by now, at whichever node, and is to be changed.
+async fn current(
+    shared: &Arc<Shared>,
+    key: &(i8, String),
+    repeated: &BTreeSet<(i8, String)>,
+) -> Result<Settings, LogError> {
+    if repeated.contains(key) {
+        let text = "Each resource must appear at most once.";
+        return Err(LogError::InvalidRequest(text.to_owned()));
+    }
+    shared.backend.groups.m0.read_barrier().await?;
+    Ok(explicit(shared, key.0, &key.1))
+}
+
+/// All that is not set anew is taken back.
+fn replaced(current: &Settings, configs: Vec<AlterableConfig>) -> Result<Change, LogError> {
+    let null: Vec<&str> =
+        configs.iter().filter(|c| c.value.is_none()).map(|c| c.name.as_str()).collect();
+    if !null.is_empty() {
+        return Err(null_values(&null));
+    }
+    let set: Settings = configs.into_iter().filter_map(|c| Some((c.name, c.value?))).collect();
+    let remove = current.keys().filter(|old| !set.contains_key(*old)).cloned().collect();
+    Ok(Change { set: set.into_iter().collect(), remove })
+}
+
+fn null_values(names: &[&str]) -> LogError {
+    LogError::InvalidRequest(format!("Null value not supported for : {}", names.join(", ")))
+}
+
 /// Replaces all settings of topics.
 pub(crate) async fn alter(
     shared: &Arc<Shared>,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
+    let named = request.resources.iter().map(|r| (r.resource_type, r.resource_name.clone()));
+    let repeated = repeated(named);
     let mut responses = Vec::new();
     for resource in request.resources {
-        let mut wanted = Change::default();
-        for config in resource.configs {
-            match config.value {
-                Some(value) => wanted.set.push((config.name, value)),
-                None => wanted.remove.push(config.name),
-            }
-        }
-        let (kind, name) = (resource.resource_type, resource.resource_name);
-        for old in explicit(shared, kind, &name).into_keys() {
-            if !wanted.set.iter().any(|(set, _)| *set == old) {
-                wanted.remove.push(old);
-            }
-        }
+        let key = (resource.resource_type, resource.resource_name);
+        let wanted = match current(shared, &key, &repeated).await {
+            Ok(current) => replaced(&current, resource.configs),
+            Err(error) => Err(error),
+        };
+        let (kind, name) = key;
         let (error_code, error_message) =
-            change(shared, kind, &name, Ok(wanted), request.validate_only).await;
+            change(shared, kind, &name, wanted, request.validate_only).await;
         responses.push(AlterConfigsResourceResponse {
             error_code,
             error_message,
@@ -494,12 +547,17 @@ pub(crate) async fn alter_incrementally(
     shared: &Arc<Shared>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let named = request.resources.iter().map(|r| (r.resource_type, r.resource_name.clone()));
+    let repeated = repeated(named);
     let mut responses = Vec::new();
     for resource in request.resources {
-        let (kind, name) = (resource.resource_type, resource.resource_name);
-        let current = explicit(shared, kind, &name);
-        let default = |setting: &str| default_value(shared, kind, setting);
-        let wanted = incremental(&current, default, resource.configs);
+        let key = (resource.resource_type, resource.resource_name);
+        let default = |setting: &str| default_value(shared, key.0, setting);
+        let wanted = match current(shared, &key, &repeated).await {
+            Ok(current) => incremental(&current, default, resource.configs),
+            Err(error) => Err(error),
+        };
+        let (kind, name) = key;
         let (error_code, error_message) =
             change(shared, kind, &name, wanted, request.validate_only).await;
         responses.push(IncrementalAlterConfigsResourceResponse {
@@ -531,10 +589,7 @@ fn incremental(
                 continue;
             }
             (_, Some(value)) => value,
-            (_, None) => {
-                let text = format!("Null value not supported for : {name}");
-                return Err(LogError::InvalidRequest(text));
-            }
+            (_, None) => return Err(null_values(&[&name])),
         };
         let old = current.get(&name).cloned().unwrap_or(behind);
         let words = old.split(',').map(str::trim).filter(|word| !word.is_empty());
@@ -575,8 +630,7 @@ fn check_names(configs: &[IncrementalAlterableConfig]) -> Result<(), LogError> {
     let null = configs.iter().filter(|c| c.value.is_none() && c.config_operation != 1);
     let null: Vec<&str> = null.map(|config| config.name.as_str()).collect();
     if !null.is_empty() {
-        let text = format!("Null value not supported for : {}", null.join(", "));
-        return Err(LogError::InvalidRequest(text));
+        return Err(null_values(&null));
     }
     Ok(())
 }

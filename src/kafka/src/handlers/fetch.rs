@@ -27,6 +27,9 @@ use crate::metrics::Traffic;
 use crate::outgoing::Held;
 use crate::sessions::{Context, Found, Kind, Look, NO_SESSION, TopicKey, Which, next_epoch};
 
+/// Pause before a batch is read again for which there was no room.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
+
 /// Reads records, waiting for `min_bytes` of them at most `max_wait_ms`. What they take of the
 /// budget is left in `held`.
 pub(crate) async fn fetch(
@@ -65,6 +68,18 @@ pub(crate) async fn fetch(
         part.set(pass.bytes);
         // Whole batches rarely fill the room: half of it is enough, whatever the client wants.
         let wanted = min_bytes.min((room / 2).max(1));
+        if pass.bytes > room && shared.outgoing.is_over() {
+            // A batch larger than what is left, as many others are: it waits for its turn.
+            *held = None;
+            drop(answering.prepare_wait());
+            if deadline <= now() {
+                return answering.respond(worked + began.elapsed());
+            }
+            worked += began.elapsed();
+            tokio::time::sleep_until(deadline.min(now() + ROOM_PAUSE)).await;
+            began = now();
+            continue;
+        }
         let over = pass.urgent || pass.bytes >= wanted || deadline <= now();
         if over || pass.outdated || empty {
             let took = worked + began.elapsed();

@@ -16,6 +16,7 @@ use super::may_exist;
 use crate::codec::messages::*;
 use crate::errors;
 use crate::gateway::Shared;
+use crate::outgoing::Holds;
 
 /// An empty static name counts as none.
 fn instance(name: Option<String>) -> Option<String> {
@@ -28,6 +29,7 @@ pub(crate) async fn join(
     version: i16,
     client_id: String,
     peer: SocketAddr,
+    holds: &mut Holds,
 ) -> JoinGroupResponse {
     let session = i64::from(request.session_timeout_ms);
     let rebalance = i64::from(request.rebalance_timeout_ms);
@@ -46,7 +48,10 @@ pub(crate) async fn join(
         require_known_id: version >= 4,
         can_skip_assignment: version >= 9,
     };
-    let reply = shared.backend.consumer_groups.join(join).await;
+    let joining = shared.backend.consumer_groups.join(join);
+    // The group has what it keeps, and the rest of it may take minutes to come.
+    holds.request = None;
+    let reply = joining.await;
     let members = reply.members.into_iter().map(|m| JoinGroupResponseMember {
         member_id: m.id,
         group_instance_id: m.instance,
@@ -67,7 +72,11 @@ pub(crate) async fn join(
     }
 }
 
-pub(crate) async fn sync(shared: &Arc<Shared>, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn sync(
+    shared: &Arc<Shared>,
+    request: SyncGroupRequest,
+    holds: &mut Holds,
+) -> SyncGroupResponse {
     let assignments = request.assignments.into_iter();
     let sync = SyncGroup {
         group: request.group_id,
@@ -78,7 +87,9 @@ pub(crate) async fn sync(shared: &Arc<Shared>, request: SyncGroupRequest) -> Syn
         protocol: request.protocol_name,
         assignments: assignments.map(|a| (a.member_id, a.assignment)).collect(),
     };
-    match shared.backend.consumer_groups.sync(sync).await {
+    let waiting = shared.backend.consumer_groups.sync(sync);
+    holds.request = None;
+    match waiting.await {
         Ok(reply) => SyncGroupResponse {
             protocol_type: reply.protocol_type,
             protocol_name: reply.protocol,
@@ -547,6 +558,11 @@ pub(crate) async fn delete_offsets(
     let mut topics = Vec::new();
     for topic in request.topics {
         let allowed = groups.check_offset_delete(group, &topic.name);
+        if allowed == Err(GroupError::NonEmptyGroup) {
+            // One whose members do not say what they read.
+            let error_code = errors::group_code(GroupError::NonEmptyGroup);
+            return OffsetDeleteResponse { error_code, ..Default::default() };
+        }
         let mut code = errors::group_result(&allowed);
         let indexes: BTreeSet<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
         if code == errors::NONE && !may_exist(&topic.name) {

@@ -25,12 +25,23 @@ use crate::authorize::{self, Access, Verdict};
 use crate::caller::Caller;
 use crate::codec::{Request, RequestBody, ResponseBody};
 use crate::gateway::Shared;
-use crate::outgoing::Held;
+use crate::outgoing::Holds;
 
 /// Whether there may be a topic of this name. One that is longer would be copied for each of many
 /// partitions.
 fn may_exist(topic: &str) -> bool {
     topic.len() <= log::limits::MAX_TOPIC_NAME
+}
+
+/// How many things a request names of which each takes far more work or room than the bytes that
+/// name it.
+pub(crate) fn named(request: &RequestBody) -> usize {
+    match request {
+        RequestBody::Produce(body) => body.topic_data.iter().map(|t| t.partition_data.len()).sum(),
+        RequestBody::CreateTopics(body) => body.topics.len(),
+        RequestBody::DescribeConfigs(body) => body.resources.len(),
+        _ => 0,
+    }
 }
 
 /// Answers a request, as far as its client may have it. `None` when the client wants no answer.
@@ -39,7 +50,7 @@ pub(crate) async fn handle(
     caller: &Arc<Caller>,
     request: Request,
     peer: SocketAddr,
-    held: &mut Option<Held>,
+    holds: &mut Holds,
 ) -> Option<ResponseBody> {
     let Request { version, client_id, body, .. } = request;
     let key = body.key();
@@ -49,7 +60,7 @@ pub(crate) async fn handle(
         Verdict::Pass(body, finish) => (body, finish),
     };
     let client_id = client_id.unwrap_or_default();
-    let response = dispatch(shared, &access, version, client_id, body, peer, held).await;
+    let response = dispatch(shared, &access, version, client_id, body, peer, holds).await;
     let Some(finish) = finish else { return response };
     // A silent producer is told of what it may not write.
     let mut response = response.unwrap_or_else(|| ResponseBody::empty(key));
@@ -65,14 +76,16 @@ async fn dispatch(
     client_id: String,
     body: RequestBody,
     peer: SocketAddr,
-    held: &mut Option<Held>,
+    holds: &mut Holds,
 ) -> Option<ResponseBody> {
     Some(match body {
         RequestBody::Produce(body) => {
             return produce::produce(shared, body, version).await.map(Into::into);
         }
-        RequestBody::Fetch(body) => fetch::fetch(shared, access, body, version, held).await.into(),
-        RequestBody::ListOffsets(body) => offsets::list(shared, body).await.into(),
+        RequestBody::Fetch(body) => {
+            fetch::fetch(shared, access, body, version, &mut holds.records).await.into()
+        }
+        RequestBody::ListOffsets(body) => offsets::list(shared, body, version).await.into(),
         RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
         RequestBody::DeleteRecords(body) => offsets::delete_records(shared, body).await.into(),
         RequestBody::Metadata(body) => cluster::metadata(shared, body, version).await.into(),
@@ -107,9 +120,9 @@ async fn dispatch(
             transactions::list(shared, &body, shared.now_ms()).into()
         }
         RequestBody::JoinGroup(body) => {
-            groups::join(shared, body, version, client_id, peer).await.into()
+            groups::join(shared, body, version, client_id, peer, holds).await.into()
         }
-        RequestBody::SyncGroup(body) => groups::sync(shared, body).await.into(),
+        RequestBody::SyncGroup(body) => groups::sync(shared, body, holds).await.into(),
         RequestBody::Heartbeat(body) => groups::heartbeat(shared, &body).into(),
         RequestBody::LeaveGroup(body) => groups::leave(shared, body, version).into(),
         RequestBody::DescribeGroups(body) => groups::describe(shared, body, version).await.into(),
@@ -152,7 +165,7 @@ async fn dispatch(
             security::describe_quotas(shared, body).await.into()
         }
         RequestBody::AlterClientQuotas(body) => security::alter_quotas(shared, body).await.into(),
-        RequestBody::DescribeConfigs(body) => configs::describe(shared, body).into(),
+        RequestBody::DescribeConfigs(body) => configs::describe(shared, body).await.into(),
         RequestBody::AlterConfigs(body) => configs::alter(shared, body).await.into(),
         RequestBody::IncrementalAlterConfigs(body) => {
             configs::alter_incrementally(shared, body).await.into()

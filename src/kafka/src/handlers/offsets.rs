@@ -8,6 +8,7 @@ use log::{LogError, LogService, OffsetQuery, TopicRef};
 use tokio::sync::SemaphorePermit;
 
 use super::fetch::isolation;
+use super::topics::repeated;
 use crate::codec::messages::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteRecordsTopicResult, ListOffsetsPartitionResponse, ListOffsetsRequest,
@@ -26,6 +27,17 @@ fn query(timestamp: i64) -> Option<OffsetQuery> {
         -3 => Some(OffsetQuery::MaxTimestamp),
         time if time >= 0 => Some(OffsetQuery::Time(time)),
         _ => None,
+    }
+}
+
+/// The first version that knows a timestamp.
+fn since(timestamp: i64) -> i16 {
+    match timestamp {
+        -2.. => 1,
+        -3 => 7,
+        -4 => 8,
+        -5 => 9,
+        _ => i16::MAX,
     }
 }
 
@@ -48,7 +60,11 @@ fn is_doubtful(log: &LogService, doubtful: &BTreeSet<GroupId>, part: (&str, i32)
 }
 
 /// Finds offsets by time.
-pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(crate) async fn list(
+    shared: &Arc<Shared>,
+    request: ListOffsetsRequest,
+    version: i16,
+) -> ListOffsetsResponse {
     let log = &shared.backend.log;
     let isolation = isolation(request.isolation_level);
     let mut asked = Vec::new();
@@ -56,6 +72,8 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
         asked.extend(topic.partitions.iter().map(|p| (topic.name.as_str(), p.partition_index)));
     }
     let doubtful = log.doubtful_groups(&asked).await;
+    let named = asked.iter().map(|(topic, partition)| ((*topic).to_owned(), *partition));
+    let twice = repeated(named);
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
@@ -66,6 +84,12 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
             };
             let (index, epoch) = (part.partition_index, part.current_leader_epoch);
             match query(part.timestamp) {
+                _ if !twice.is_empty() && twice.contains(&(topic.name.clone(), index)) => {
+                    answer.error_code = errors::INVALID_REQUEST;
+                }
+                _ if version < since(part.timestamp) => {
+                    answer.error_code = errors::UNSUPPORTED_VERSION;
+                }
                 Some(_) if is_doubtful(log, &doubtful, (topic.name.as_str(), index)) => {
                     answer.error_code = errors::NOT_LEADER_OR_FOLLOWER;
                 }
@@ -81,8 +105,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, request: ListOffsetsRequest) -> L
                         Err(error) => answer.error_code = error.code(),
                     }
                 }
-                None if part.timestamp == -5 => {}
-                None => answer.error_code = errors::INVALID_REQUEST,
+                None => {}
             }
             partitions.push(answer);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::broken::{self, Broken};
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use log::batch::BatchHeader;
 use log::transactions::TxnVersion;
 use log::{Acks, LogError, TopicRef};
@@ -19,6 +19,9 @@ use crate::codec::messages::{
 use crate::errors;
 use crate::gateway::Shared;
 use crate::metrics::Traffic;
+
+/// Topics, and partitions of each, that a request appends to at once; more take turns.
+const AT_ONCE: usize = 256;
 
 /// Appends; `None` when the client wants no answer and there is no error to tell of.
 pub(crate) async fn produce(
@@ -44,10 +47,11 @@ pub(crate) async fn produce(
                 }
             }
         });
-        let partition_responses = join_all(parts).await;
+        let partition_responses = stream::iter(parts).buffered(AT_ONCE).collect().await;
         TopicProduceResponse { name, partition_responses }
     });
-    let responses = join_all(topics).await;
+    let responses: Vec<TopicProduceResponse> =
+        stream::iter(topics).buffered(AT_ONCE).collect().await;
     let mut parts = responses.iter().flat_map(|t| &t.partition_responses);
     if acks == 0 && parts.all(|p| p.error_code == errors::NONE) {
         return None;
@@ -104,6 +108,44 @@ fn transaction_error(error: LogError, version: i16) -> LogError {
 /// How long a leader tries to append what need not be on the other replicas.
 const OWN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What makes a request's records unfit before anything of their topic is known, in the order of
+/// Kafka's `ProduceRequest.validateRecords`, with code and words. `None` for the rest, which the
+/// log looks at.
+fn unfit(batch: &[u8], version: i16, id: Option<&str>) -> Option<(errors::Code, String)> {
+    const BEFORE_SIZE: usize = 12;
+    const MAGIC: usize = 16;
+    const ATTRIBUTES: usize = 22;
+    const ZSTD: u8 = 4;
+    let invalid = |what: &str| {
+        let text = format!("Produce requests with version {version} {what}");
+        Some((errors::INVALID_RECORD, text))
+    };
+    let size = batch.get(8..BEFORE_SIZE).and_then(|bytes| bytes.try_into().ok());
+    let size = size.map(i32::from_be_bytes).and_then(|size| usize::try_from(size).ok());
+    let whole = size.map_or(batch.len() <= MAGIC, |size| batch.len() >= BEFORE_SIZE + size);
+    let magic = match batch.get(MAGIC) {
+        Some(magic) if whole => *magic,
+        Some(_) if size.is_none() => return None,
+        _ => return invalid("must have at least one record batch per partition"),
+    };
+    if magic < 2 {
+        return invalid("are only allowed to contain record batches with magic version 2");
+    }
+    let attributes = batch.get(ATTRIBUTES).copied().unwrap_or_default();
+    if version < 7 && attributes & 7 == ZSTD {
+        let text = "are not allowed to use ZStandard compression";
+        let (_, text) = invalid(text)?;
+        return Some((errors::UNSUPPORTED_COMPRESSION_TYPE, text));
+    }
+    if size.is_some_and(|size| batch.len() > BEFORE_SIZE + size) {
+        return invalid("are only allowed to contain exactly one record batch per partition");
+    }
+    // Kafka asks for the right to an id that is not there.
+    let transactional = attributes & 0x10 != 0 && id.is_none();
+    let code = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+    transactional.then(|| (code, errors::message(code).to_owned()))
+}
+
 async fn append(
     shared: &Arc<Shared>,
     topic: &str,
@@ -113,6 +155,10 @@ async fn append(
 ) -> PartitionProduceResponse {
     let began = Instant::now();
     let records = part.records.0.into_iter().next().unwrap_or_default();
+    if let Some((code, text)) = unfit(&records, version, id) {
+        shared.traffic(topic, Traffic::ProduceFailed);
+        return failed(part.index, code, text);
+    }
     let (bytes, messages) = (records.len(), records_in(&records));
     let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).max(1));
     // As in Kafka, the client's limit is for the other replicas: with acks=1 its leader appends or
@@ -172,5 +218,45 @@ async fn append(
             }
             answer
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header that states `size` bytes behind the size, with magic, attributes and so many bytes
+    /// in all.
+    fn batch(size: i32, magic: u8, attributes: u8, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len.max(23)];
+        bytes[8..12].copy_from_slice(&size.to_be_bytes());
+        (bytes[16], bytes[22]) = (magic, attributes);
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn unfit_records_have_kafkas_codes() {
+        let code = |batch: &[u8], version, id| unfit(batch, version, id).map(|(code, _)| code);
+        let sound = batch(88, 2, 0, 100);
+        assert_eq!(code(&sound, 3, None), None);
+        for (what, batch) in [
+            ("nothing", vec![]),
+            ("a beginning", batch(88, 2, 0, 16)),
+            ("cut short", batch(88, 2, 0, 99)),
+            ("the old format", batch(88, 1, 0, 100)),
+            ("two", [sound.clone(), sound.clone()].concat()),
+        ] {
+            assert_eq!(code(&batch, 9, None), Some(errors::INVALID_RECORD), "{what}");
+        }
+        // What it is else is the log's to say.
+        assert_eq!(code(&batch(-1, 2, 0, 100), 9, None), None);
+        let zstd = batch(88, 2, 4, 100);
+        assert_eq!(code(&zstd, 6, None), Some(errors::UNSUPPORTED_COMPRESSION_TYPE));
+        assert_eq!(code(&zstd, 7, None), None);
+        let transactional = batch(88, 2, 0x10, 100);
+        let refused = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        assert_eq!(code(&transactional, 9, None), Some(refused));
+        assert_eq!(code(&transactional, 9, Some("id")), None);
     }
 }

@@ -15,19 +15,27 @@ fn mode(validate_only: bool) -> Mode {
     if validate_only { Mode::ValidateOnly } else { Mode::Apply }
 }
 
+/// What comes more than once.
+pub(super) fn repeated<T: Ord>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+    for one in all {
+        if let Some(again) = seen.replace(one) {
+            repeated.insert(again);
+        }
+    }
+    repeated
+}
+
 /// Makes topics.
 pub(crate) async fn create(
     shared: &Arc<Shared>,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for topic in &request.topics {
-        *counts.entry(&topic.name).or_default() += 1;
-    }
-    let repeated: BTreeSet<String> =
-        counts.into_iter().filter(|(_, n)| *n > 1).map(|(name, _)| name.to_owned()).collect();
+    let repeated = repeated(request.topics.iter().map(|topic| topic.name.clone()));
     let (mut topics, mut told) = (Vec::new(), BTreeSet::new());
     for topic in request.topics {
+        // Validating alone waits for nothing.
+        tokio::task::consume_budget().await;
         if !repeated.contains(&topic.name) {
             topics.push(create_one(shared, topic, mode(request.validate_only)).await);
         } else if told.insert(topic.name.clone()) {
@@ -195,7 +203,28 @@ pub(crate) async fn delete(
     };
     let log = &shared.backend.log;
     let mut responses = Vec::new();
+    let twice = repeated(asked.iter().filter_map(|topic| topic.name.clone()));
+    let ids = asked.iter().map(|topic| topic.topic_id).filter(|id| !id.is_nil());
+    let ids_twice = repeated(ids);
     for topic in asked {
+        let refusal = match &topic.name {
+            Some(_) if !topic.topic_id.is_nil() => {
+                Some("You may not specify both topic name and topic id.")
+            }
+            Some(name) if twice.contains(name) => Some("Duplicate topic name."),
+            None if topic.topic_id.is_nil() => Some("Neither topic name nor id were specified."),
+            None if ids_twice.contains(&topic.topic_id) => Some("Duplicate topic id."),
+            _ => None,
+        };
+        if let Some(text) = refusal {
+            responses.push(DeletableTopicResult {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                error_code: errors::INVALID_REQUEST,
+                error_message: Some(text.to_owned()),
+            });
+            continue;
+        }
         let by = match &topic.name {
             Some(name) => TopicRef::Name(name),
             None => TopicRef::Id(topic.topic_id),
@@ -223,7 +252,19 @@ pub(crate) async fn add_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::new();
+    let twice = repeated(request.topics.iter().map(|topic| topic.name.clone()));
+    let mut told = BTreeSet::new();
     for topic in request.topics {
+        if twice.contains(&topic.name) {
+            if told.insert(topic.name.clone()) {
+                results.push(CreatePartitionsTopicResult {
+                    name: topic.name,
+                    error_code: errors::INVALID_REQUEST,
+                    error_message: Some("Duplicate topic name.".to_owned()),
+                });
+            }
+            continue;
+        }
         let done = add_to_one(shared, &topic, mode(request.validate_only)).await;
         let (error_code, error_message) = match done {
             Ok(()) => (errors::NONE, None),

@@ -228,11 +228,9 @@ impl Coordinator {
         }
     }
 
-    /// Whether offsets may be committed.
+    /// Whether offsets may be committed. The group without a name has no members, but it may have
+    /// offsets, as in Kafka.
     pub fn check_commit(&mut self, now_ms: i64, check: &CommitCheck) -> Result<(), GroupError> {
-        if check.group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
-        }
         match self.groups.get_mut(&check.group) {
             Some(Group::Classic(group)) => group.check_commit(now_ms, check),
             Some(Group::Consumer(group)) => group.check_commit(check),

@@ -146,8 +146,9 @@ impl GroupService {
         i64::try_from(self.env.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// A member joins. Waits for the rest of the group, at most the rebalance timeout.
-    pub async fn join(&self, join: Join) -> JoinReply {
+    /// A member joins. What is given back waits for the rest of the group, at most the rebalance
+    /// timeout; the request is over before.
+    pub fn join(&self, join: Join) -> impl Future<Output = JoinReply> + Send + use<> {
         let member = join.member.clone();
         let (sender, receiver) = oneshot::channel();
         let name = join.instance.as_deref().unwrap_or(&join.client_id);
@@ -159,24 +160,33 @@ impl GroupService {
                 loaded.coordinator.join(now_ms, token, &join, &fresh);
             }
         });
-        match asked {
-            Ok(()) => receiver
-                .await
-                .unwrap_or_else(|_| JoinReply::failed(&member, GroupError::NotCoordinator)),
-            Err(error) => JoinReply::failed(&member, error),
+        async move {
+            match asked {
+                Ok(()) => receiver
+                    .await
+                    .unwrap_or_else(|_| JoinReply::failed(&member, GroupError::NotCoordinator)),
+                Err(error) => JoinReply::failed(&member, error),
+            }
         }
     }
 
-    /// A member asks for its assignment. Waits for the leader's.
-    pub async fn sync(&self, sync: SyncRequest) -> Result<SyncReply, GroupError> {
+    /// A member asks for its assignment. What is given back waits for the leader's; the request
+    /// is over before.
+    pub fn sync(
+        &self,
+        sync: SyncRequest,
+    ) -> impl Future<Output = Result<SyncReply, GroupError>> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
-        self.with(&sync.group, |state, now_ms| {
+        let asked = self.with(&sync.group, |state, now_ms| {
             let token = state.wait(Waiter::Sync(sender));
             if let Some(loaded) = &mut state.loaded {
                 loaded.coordinator.sync(now_ms, token, &sync);
             }
-        })?;
-        receiver.await.unwrap_or(Err(GroupError::NotCoordinator))
+        });
+        async move {
+            asked?;
+            receiver.await.unwrap_or(Err(GroupError::NotCoordinator))
+        }
     }
 
     /// A member lives.
@@ -201,6 +211,9 @@ impl GroupService {
     /// while members wait for their assignment.
     pub fn check_transactional_commit(&self, check: &CommitCheck) -> Result<(), GroupError> {
         debug_assert_eq!(check.via, CommitVia::Transaction);
+        if check.group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
         let outside = check.generation < 0 && check.member.is_empty() && check.instance.is_none();
         if outside {
             return self.check_coordinator(&check.group);
@@ -316,9 +329,6 @@ impl GroupService {
         group: &str,
         body: impl FnOnce(&mut ShardState, i64) -> T,
     ) -> Result<T, GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
-        }
         let number = self.shard_of(group);
         let mut state = self.ready(number)?;
         let answer = body(&mut state, self.now_ms());

@@ -73,16 +73,16 @@ impl LogService {
         rest.err().unwrap_or_else(|| LogError::TopicExists(spec.name.clone()))
     }
 
+    /// As [`Self::resolve`], by what every node has acknowledged: this one may not know yet that a
+    /// topic was made, or that one was deleted and another made under its name.
+    async fn resolve_surely(&self, topic: TopicRef<'_>) -> Result<Arc<Topic>, LogError> {
+        self.0.groups.m0.read_barrier().await?;
+        self.resolve(topic)
+    }
+
     /// Deletes a topic; its data goes in the background.
     pub async fn delete_topic(&self, topic: TopicRef<'_>) -> Result<(), LogError> {
-        let topic = match self.resolve(topic) {
-            Ok(topic) => topic,
-            // This node may be behind.
-            Err(_) => {
-                self.0.groups.m0.read_barrier().await?;
-                self.resolve(topic)?
-            }
-        };
+        let topic = self.resolve_surely(topic).await?;
         let reply = self.meta(&MetaCommand::DeleteTopic { id: topic.id }).await?;
         self.0.groups.m0.read_barrier().await?;
         match reply {
@@ -99,7 +99,7 @@ impl LogService {
         total: i32,
         mode: Mode,
     ) -> Result<Arc<Topic>, LogError> {
-        let topic = self.resolve(TopicRef::Name(name))?;
+        let topic = self.resolve_surely(TopicRef::Name(name)).await?;
         let held = topic.partitions.len();
         let wanted = u32::try_from(total).unwrap_or(0);
         let not_more = |held: usize| {
@@ -161,7 +161,7 @@ impl LogService {
         changes: &[ConfigChange],
         mode: Mode,
     ) -> Result<(), LogError> {
-        let topic = self.resolve(TopicRef::Name(name))?;
+        let topic = self.resolve_surely(TopicRef::Name(name)).await?;
         let (mut set, mut remove) = (Vec::new(), Vec::new());
         for change in changes {
             match change {
@@ -172,6 +172,10 @@ impl LogService {
                 ConfigChange::Remove(name) => remove.push(name.clone()),
             }
         }
+        let mut merged = topic.configs.clone();
+        merged.retain(|name, _| !remove.contains(name));
+        merged.extend(set.iter().cloned());
+        configs::check_together(&merged, &self.topic_defaults())?;
         if mode == Mode::ValidateOnly {
             return Ok(());
         }
@@ -299,6 +303,7 @@ impl LogService {
             configs::check(name, value)?;
         }
         let configs = spec.configs.iter().cloned().collect();
+        configs::check_together(&configs, &self.topic_defaults())?;
         let groups = &self.0.groups.data;
         let partitions = (0..partitions).zip(groups.iter().cycle()).map(|(_, g)| g.id()).collect();
         let settings = TopicSettings::of(&configs, &self.0.shared.topics().defaults());

@@ -44,6 +44,10 @@ impl LogService {
     pub(super) async fn plan_compactions_forever(&self) {
         loop {
             tokio::time::sleep(self.0.options.compaction_every).await;
+            if let Err(error) = self.know_settings().await {
+                info!("compaction is not planned: {error}");
+                continue;
+            }
             for group in &self.0.groups.data {
                 if !group.leadership().ready_here {
                     continue;

@@ -89,13 +89,22 @@ impl LogService {
         self.read_group(group).await?;
         let prefix = keys::offsets(group);
         let mut rows: Vec<(PartKey, OffsetRow)> = Vec::new();
-        self.scan_rows(self.coordinator_shard(group), &prefix, |key, value| {
+        // At once: what a transaction commits is seen whole.
+        let reader = self.0.readers.get(self.coordinator_shard(group));
+        for (key, value) in reader
+            .map(|reader| reader.scan(&prefix, None, usize::MAX))
+            .transpose()?
+            .unwrap_or_default()
+        {
             if let Some(part) = keys::part_of(key.get(prefix.len()..).unwrap_or_default()) {
-                rows.push((part, base::codec::decode(value)?));
+                rows.push((part, base::codec::decode(&value)?));
             }
-            Ok(())
-        })?;
-        self.learn_topics(rows.iter().map(|(part, _)| part.topic)).await?;
+        }
+        if !rows.is_empty() {
+            // A coordinator that is cut off from the leader of `m0` may know a topic that was
+            // deleted and made anew long ago: its offsets are not the new one's.
+            self.0.groups.m0.read_barrier().await?;
+        }
         let committed = |(part, row): (PartKey, OffsetRow)| {
             let topic = self.topic_by_id(part.topic)?;
             Some(CommittedOffset {
@@ -129,9 +138,8 @@ impl LogService {
     ) -> Result<(), LogError> {
         check_group(group)?;
         let mut keys = partitions.map(|_| Vec::new());
-        if partitions.is_some_and(|named| named.iter().any(|(name, _)| self.topic(name).is_none()))
-        {
-            // This node may not know the topic yet.
+        if partitions.is_some() {
+            // This node may not know the topic yet, or an earlier one of its name.
             self.0.groups.m0.read_barrier().await?;
         }
         for (topic, partition) in partitions.unwrap_or_default() {

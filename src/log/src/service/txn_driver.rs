@@ -37,14 +37,20 @@ impl LogService {
         let (mut changes, mut leadership) = (view.txns.changes.subscribe(), home.watch());
         let mut under_way = BTreeSet::new();
         let mut work = FuturesUnordered::new();
+        let mut served = String::new();
         loop {
             changes.mark_unchanged();
             let mut wait = IDLE;
             if home.leadership().ready_here {
-                for (id, txn) in view.txns.all() {
+                let mut all = view.txns.all();
+                // Those that wait for a group that is away do not keep out those behind them.
+                let next = all.partition_point(|(id, _)| *id <= served);
+                all.rotate_left(next);
+                for (id, txn) in all {
                     let room = work.len() < TXNS_AT_ONCE;
                     match self.due_in(&txn) {
                         Some(Duration::ZERO) if room && under_way.insert(id.clone()) => {
+                            served.clone_from(&id);
                             work.push(self.drive(home, id, txn));
                         }
                         Some(due) if !due.is_zero() => wait = wait.min(due),

@@ -135,6 +135,10 @@ impl LogService {
             if pass.is_multiple_of(PASSES_PER_EXPIRY) {
                 self.expire_transactions().await;
             }
+            if let Err(error) = self.know_settings().await {
+                info!("retention waits: {error}");
+                continue;
+            }
             for group in &self.0.groups.data {
                 if !group.leadership().ready_here {
                     continue;
@@ -146,6 +150,15 @@ impl LogService {
                 }
             }
         }
+    }
+
+    /// A node that is cut off from the leader of `m0` may lead data groups all the same, and must
+    /// not delete by settings that others have changed long ago.
+    pub(super) async fn know_settings(&self) -> Result<(), LogError> {
+        if self.0.groups.data.iter().any(|group| group.leadership().ready_here) {
+            self.0.groups.m0.read_barrier().await?;
+        }
+        Ok(())
     }
 
     /// Lets a partition forget old segments and idle producers.

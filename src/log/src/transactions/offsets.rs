@@ -4,6 +4,8 @@
 //! group + producer id + topic id + partition: a pending offset. The group has a u16 length
 //! before it. A marker turns pending offsets into committed ones, or drops them.
 
+use std::collections::BTreeSet;
+
 use base::codec;
 use consensus::{ApplyAt, Fatal, Rows, RowsReader};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use crate::command::OffsetEntry;
 use crate::data::keys;
 use crate::error::LogError;
 use crate::offsets::OffsetRow;
+use crate::types::PartKey;
 
 /// What a group knows of a producer's transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +117,21 @@ pub(crate) fn end(
     Ok(())
 }
 
+/// Forgets what is pending for some partitions of a group.
+pub(crate) fn forget_parts(
+    group: &str,
+    parts: &BTreeSet<PartKey>,
+    rows: &mut Rows<'_>,
+) -> Result<(), Fatal> {
+    let prefix = prefix(b'y', group);
+    for (row, _) in rows.scan(&prefix)? {
+        if pending_part(&row, &prefix).is_some_and(|part| parts.contains(&part)) {
+            rows.delete(&row);
+        }
+    }
+    Ok(())
+}
+
 /// Forgets everything about the transactions of a group that is deleted.
 pub(crate) fn forget_group(group: &str, rows: &mut Rows<'_>) -> Result<(), Fatal> {
     for kind in [b'x', b'y'] {
@@ -141,6 +159,6 @@ pub(crate) fn expire(before_ms: i64, rows: &mut Rows<'_>) -> Result<(), Fatal> {
 }
 
 /// The partition of a row of kind `y`, and its group's prefix.
-pub(crate) fn pending_part(row: &[u8], prefix: &[u8]) -> Option<crate::types::PartKey> {
+pub(crate) fn pending_part(row: &[u8], prefix: &[u8]) -> Option<PartKey> {
     keys::part_of(row.get(prefix.len() + 8..)?)
 }

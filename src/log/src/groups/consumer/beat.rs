@@ -12,7 +12,7 @@ use super::member::{Member, Progress, Wish};
 use super::types::{
     Beat, BeatReply, BeatSettings, JOINS, LEAVES, LEAVES_FOR_A_WHILE, Refusal, TopicView,
 };
-use super::{Group, reconcile};
+use super::{Group, re2, reconcile};
 use crate::limits::{
     MAX_ALL_PARTITIONS, MAX_COMPILED_REGEX, MAX_GROUP_NAME, MAX_GROUP_WEIGHT, MAX_MEMBER_NAME,
     MAX_REGEX, MAX_SUBSCRIPTION, MAX_TOPIC_NAME, MAX_UNSAVED_LEAVERS,
@@ -115,11 +115,13 @@ fn bad_regex(regex: &str, why: &str) -> Refusal {
     Refusal::new(GroupError::InvalidRegularExpression, message)
 }
 
-/// A regular expression that matches whole names. Kafka's are RE2's, as these are.
+/// A regular expression that matches whole names.
 fn compile(regex: &str) -> Result<Regex, Refusal> {
-    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX).build();
+    let build =
+        |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX).octal(true).build();
+    let rewritten = re2::rewritten(regex);
     // Alone first: `a)(b` becomes one only between parentheses.
-    let whole = build(regex).and_then(|_| build(&format!(r"\A(?:{regex})\z")));
+    let whole = build(&rewritten).and_then(|_| build(&format!(r"\A(?:{rewritten})\z")));
     whole.map_err(|error| {
         // The last line says what is wrong, those before show where.
         let text = error.to_string();
@@ -160,7 +162,10 @@ impl Group {
         let old = before.map(|member| member.wish.clone());
         let looked = before.and_then(|m| m.looked).filter(|_| matches!(place, Place::Known(_)));
         let mut wish = old.clone().unwrap_or_default().updated(beat);
-        let looked = look(&mut wish, looked, beat, now_ms, context.topics)?;
+        // A member that joins has found nothing yet.
+        let same = old.as_ref().is_some_and(|old| old.regex == wish.regex);
+        let looked = looked.filter(|_| same && beat.epoch != JOINS);
+        let looked = look(&mut wish, looked, now_ms, context.topics)?;
         self.check_weight(old.as_ref(), &wish)?;
         // Nothing is refused from here on.
         let assigned = before.map(|member| member.assigned.clone()).unwrap_or_default();
@@ -386,7 +391,6 @@ fn full(max_members: usize) -> Refusal {
 fn look(
     wish: &mut Wish,
     looked: Option<(i64, u64)>,
-    beat: &Beat,
     now_ms: i64,
     topics: &dyn TopicView,
 ) -> Result<Option<(i64, u64)>, Refusal> {
@@ -395,9 +399,8 @@ fn look(
         return Ok(None);
     };
     let version = topics.version();
-    let fresh = |(at_ms, of): &(i64, u64)| {
-        beat.regex.is_none() && *of == version && now_ms.saturating_sub(*at_ms) < LOOK_AGAIN_MS
-    };
+    let fresh =
+        |(at_ms, of): &(i64, u64)| *of == version && now_ms.saturating_sub(*at_ms) < LOOK_AGAIN_MS;
     if let Some(looked) = looked.filter(fresh) {
         return Ok(Some(looked));
     }

@@ -20,6 +20,7 @@ mod beat;
 mod leave;
 mod member;
 mod questions;
+mod re2;
 mod reconcile;
 pub(in crate::groups) mod row;
 mod target;
