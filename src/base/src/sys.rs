@@ -8,6 +8,12 @@ use std::ptr::NonNull;
 /// Alignment of direct I/O: offset, length and memory, in bytes.
 pub const ALIGN: usize = 4096;
 
+/// Whether a file could not be opened because this process, or the system, has too many open.
+pub fn is_too_many_files(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}
+
 /// A zeroed buffer whose address and capacity are multiples of [`ALIGN`].
 #[derive(Debug)]
 pub struct AlignedBuf {

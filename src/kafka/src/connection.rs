@@ -202,7 +202,8 @@ async fn fill_frame(
 ) -> Result<Frame, End> {
     fill(reader, kept, UNPAID.min(bytes)).await?;
     let count = u32::try_from(bytes).map_err(|_| End::Closed)?;
-    let permit = if bytes <= UNPAID {
+    let produce = sasl::api_key(kept) == Some(ApiKey::Produce.number());
+    let permit = if bytes <= UNPAID && !produce {
         // It is there already: heartbeats wait for nobody's memory.
         memory.clone().try_acquire_many_owned(count).ok()
     } else {
@@ -406,7 +407,7 @@ async fn respond(
     }
 }
 
-/// Decodes a request; the flag says whether it is a produce.
+/// Decodes a request; the flag says whether it may overlap with others like it, as a produce may.
 fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), End> {
     if sasl::has_expired(&session.caller) {
         return Err(End::Expired);
@@ -429,6 +430,8 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         return Err(End::TooMuch);
     }
     let produce = matches!(request.body, RequestBody::Produce(_));
+    // One whose parts take turns would let those of the next go before its own.
+    let overlaps = produce && handlers::named(&request.body) <= handlers::produce::AT_ONCE;
     // Others may wait for minutes. What little they hold was not paid for while it came, and a
     // fetch that holds more waits no longer than others can wait for its room.
     let permit = permit.filter(|_| produce || size > UNPAID);
@@ -464,7 +467,7 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         drop(holds);
         answer
     };
-    Ok((Box::pin(work), produce))
+    Ok((Box::pin(work), overlaps))
 }
 
 /// Writes chunks without copying them.
@@ -597,13 +600,18 @@ mod tests {
     async fn a_small_request_waits_for_no_memory() {
         let memory = Arc::new(Semaphore::new(0));
         let (mut client, mut server) = tokio::io::duplex(64 * KIB);
-        client.write_all(&[0; UNPAID + 1]).await.unwrap();
+        client.write_all(&[1; UNPAID + 1]).await.unwrap();
         let mut kept = BytesMut::new();
         let frame = fill_frame(&memory, &mut server, &mut kept, UNPAID).await.unwrap();
         assert!(frame.bytes.len() == UNPAID && frame.permit.is_none());
         let (mut client, mut server) = tokio::io::duplex(64 * KIB);
         client.write_all(&[0; UNPAID + 1]).await.unwrap();
         let waiting = fill_frame(&memory, &mut server, &mut kept, UNPAID + 1);
+        assert!(timeout(Duration::from_secs(10), waiting).await.is_err());
+        // Many of them may be under way, and for long.
+        let produce = [0; 100];
+        let mut kept = BytesMut::from(&produce[..]);
+        let waiting = fill_frame(&memory, &mut server, &mut kept, 100);
         assert!(timeout(Duration::from_secs(10), waiting).await.is_err());
     }
 

@@ -12,6 +12,7 @@ use consensus::{Groups, Leadership, PeersRef};
 use log::LogService;
 use log::groups::GroupService;
 use secure::Security;
+use secure::limits::MAX_SASL_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
@@ -145,7 +146,7 @@ impl Memory {
     pub(crate) fn new(bytes: usize) -> Self {
         let small = bytes / SMALL_REQUEST_SHARE;
         let large = Arc::new(Semaphore::new(bytes - small));
-        let strangers = Arc::new(Semaphore::new(small / STRANGERS_SHARE));
+        let strangers = Arc::new(Semaphore::new((small / STRANGERS_SHARE).max(MAX_SASL_BYTES)));
         Self { small: Arc::new(Semaphore::new(small)), large, strangers }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Records read from disk stay in memory until their client has taken them, and a client may take
 //! its time. Nobody waits for the budget, or a few sleepers would stop everybody: the less is
-//! left, the smaller a response becomes, down to [`MIN_FETCH_BYTES`].
+//! left, the smaller a response becomes, down to [`MIN_FETCH_BYTES`]. Only a batch that is larger
+//! than that waits, once such batches have taken as much as the budget again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

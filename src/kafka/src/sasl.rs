@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use secure::limits::MAX_SASL_BYTES;
 use secure::sasl::{Mechanism, Progress, SaslError, SaslServer};
 use tokio::io::AsyncWrite;
@@ -297,8 +297,8 @@ pub(crate) fn now() -> Instant {
 }
 
 /// The API key of a request that need not be whole.
-pub(crate) fn api_key(bytes: &Bytes) -> Option<i16> {
-    bytes.clone().try_get_i16().ok()
+pub(crate) fn api_key(bytes: &[u8]) -> Option<i16> {
+    bytes.first_chunk().map(|key| i16::from_be_bytes(*key))
 }
 
 fn unwrapped(mut bytes: Bytes) -> Result<(Bytes, Request), End> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base::{Disk, DiskFile, OpenMode};
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use crate::rewrite::{FrameReader, Rewrite};
 use crate::state::State;
 use crate::writer::{Chunk, OpenFile, SegmentWriter, Shared, Writing, segment_path};
 use crate::{FRAME_HEADER_BYTES, FileId, FrameParser, SegmentInfo, limits};
+
+/// Attempts to open a file while too many are open, and the pause between them: half a minute.
+const OPEN_ATTEMPTS: u32 = 300;
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How much a flush writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -406,6 +411,7 @@ impl Inner {
         while pos < plan.end && frames.is_empty() {
             let left = usize::try_from(plan.end - pos).unwrap_or(usize::MAX);
             let mut bytes = vec![0; room.max(FRAME_HEADER_BYTES).min(left)];
+            let read = bytes.len();
             plan.file.read_exact_at(&mut bytes, pos)?;
             let mut bytes = Bytes::from(bytes);
             while !bytes.is_empty() {
@@ -418,7 +424,7 @@ impl Inner {
                 let len = usize::try_from(info.len).map_err(io::Error::other)?;
                 let wanted = info.next_offset > offset;
                 if wanted && !frames.is_empty() && total + len > max_bytes {
-                    return Ok(frames);
+                    return Ok(compact(frames, total, read));
                 }
                 if len > bytes.len() {
                     // The next turn, if there is one, begins with this frame.
@@ -435,6 +441,7 @@ impl Inner {
                     frames.push(frame);
                 }
             }
+            frames = compact(frames, total, read);
         }
         Ok(frames)
     }
@@ -594,7 +601,7 @@ impl IoSide {
                 self.unsynced_dirs.extend(inner.dir.parent().map(Path::to_owned));
             }
             let path = segment_path(&inner.dir, FileId::appended(segment));
-            self.open = Some(OpenFile::open(disk, &path, segment, len)?);
+            self.open = Some(patiently(|| OpenFile::open(disk, &path, segment, len))?);
             if len == 0 && self.unsynced_dirs.last() != Some(&inner.dir) {
                 self.unsynced_dirs.push(inner.dir.clone());
             }
@@ -623,11 +630,32 @@ impl IoSide {
     }
 }
 
+/// Frames of `total` bytes, slices of a buffer of `read`, with no memory of which most is unused: a
+/// client may take its time with them.
+fn compact(frames: Vec<Bytes>, total: usize, read: usize) -> Vec<Bytes> {
+    if total >= read / 2 {
+        return frames;
+    }
+    frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect()
+}
+
 /// Notes that a file, the one written last, needs a sync.
 fn note_unsynced(unsynced: &mut Vec<Arc<dyn DiskFile>>, file: &Arc<dyn DiskFile>) {
     if !unsynced.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
         unsynced.push(file.clone());
     }
+}
+
+/// Opens a file, and waits a while when too many are open: clients' connections may be, and some
+/// of them go.
+fn patiently<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..OPEN_ATTEMPTS {
+        match open() {
+            Err(error) if base::sys::is_too_many_files(&error) => std::thread::sleep(OPEN_PAUSE),
+            other => return other,
+        }
+    }
+    open()
 }
 
 fn damaged(path: &Path, what: &str) -> io::Error {

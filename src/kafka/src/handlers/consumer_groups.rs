@@ -133,6 +133,10 @@ async fn describe_one(shared: &Arc<Shared>, id: String) -> DescribedConsumerGrou
         error_message: Some(format!("Group {id} {why}.")),
         ..group.clone()
     };
+    if id.is_empty() {
+        let error_code = errors::group_code(GroupError::InvalidGroupId);
+        return DescribedConsumerGroup { error_code, ..group };
+    }
     match shared.backend.consumer_groups.describe(&id) {
         Err(error) => DescribedConsumerGroup { error_code: errors::group_code(error), ..group },
         Ok(Some(Described::Consumer(found))) => described(shared, group, found).await,

@@ -28,7 +28,7 @@ use crate::outgoing::Held;
 use crate::sessions::{Context, Found, Kind, Look, NO_SESSION, TopicKey, Which, next_epoch};
 
 /// Pause before a batch is read again for which there was no room.
-const ROOM_PAUSE: Duration = Duration::from_millis(250);
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads records, waiting for `min_bytes` of them at most `max_wait_ms`. What they take of the
 /// budget is left in `held`.
@@ -68,11 +68,11 @@ pub(crate) async fn fetch(
         part.set(pass.bytes);
         // Whole batches rarely fill the room: half of it is enough, whatever the client wants.
         let wanted = min_bytes.min((room / 2).max(1));
-        if pass.bytes > room && shared.outgoing.is_over() {
+        if pass.bytes > room && !pass.outdated && shared.outgoing.is_over() {
             // A batch larger than what is left, as many others are: it waits for its turn.
             *held = None;
             drop(answering.prepare_wait());
-            if deadline <= now() {
+            if pass.urgent || deadline <= now() {
                 return answering.respond(worked + began.elapsed());
             }
             worked += began.elapsed();

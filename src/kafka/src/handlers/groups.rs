@@ -544,6 +544,7 @@ pub(crate) async fn delete_offsets(
     let group = request.group_id.as_str();
     let groups = &shared.backend.consumer_groups;
     let missing = match groups.describe(group) {
+        _ if group.is_empty() => Some(errors::group_code(GroupError::InvalidGroupId)),
         Err(error) => Some(errors::group_code(error)),
         Ok(Some(_)) => None,
         Ok(None) => match has_offsets(shared, group).await {

@@ -10,7 +10,7 @@ mod groups;
 mod log_dirs;
 mod offsets;
 mod partitions;
-mod produce;
+pub(crate) mod produce;
 mod quorum;
 mod reassignments;
 mod security;
@@ -18,6 +18,7 @@ mod topics;
 mod transactions;
 mod txn_offsets;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,12 +35,17 @@ fn may_exist(topic: &str) -> bool {
 }
 
 /// How many things a request names of which each takes far more work or room than the bytes that
-/// name it.
+/// name it. What is named again is refused or answered once.
 pub(crate) fn named(request: &RequestBody) -> usize {
     match request {
         RequestBody::Produce(body) => body.topic_data.iter().map(|t| t.partition_data.len()).sum(),
-        RequestBody::CreateTopics(body) => body.topics.len(),
-        RequestBody::DescribeConfigs(body) => body.resources.len(),
+        RequestBody::CreateTopics(body) => {
+            body.topics.iter().map(|topic| &topic.name).collect::<HashSet<_>>().len()
+        }
+        RequestBody::DescribeConfigs(body) => {
+            let names = body.resources.iter().map(|r| (r.resource_type, &r.resource_name));
+            names.collect::<HashSet<_>>().len()
+        }
         _ => 0,
     }
 }

@@ -72,19 +72,18 @@ pub(crate) async fn list(
         asked.extend(topic.partitions.iter().map(|p| (topic.name.as_str(), p.partition_index)));
     }
     let doubtful = log.doubtful_groups(&asked).await;
-    let named = asked.iter().map(|(topic, partition)| ((*topic).to_owned(), *partition));
-    let twice = repeated(named);
+    let twice = repeated(asked.iter().copied());
     let mut topics = Vec::new();
-    for topic in request.topics {
+    for topic in &request.topics {
         let mut partitions = Vec::new();
-        for part in topic.partitions {
+        for part in &topic.partitions {
             let mut answer = ListOffsetsPartitionResponse {
                 partition_index: part.partition_index,
                 ..Default::default()
             };
             let (index, epoch) = (part.partition_index, part.current_leader_epoch);
             match query(part.timestamp) {
-                _ if !twice.is_empty() && twice.contains(&(topic.name.clone(), index)) => {
+                _ if twice.contains(&(topic.name.as_str(), index)) => {
                     answer.error_code = errors::INVALID_REQUEST;
                 }
                 _ if version < since(part.timestamp) => {
@@ -109,7 +108,7 @@ pub(crate) async fn list(
             }
             partitions.push(answer);
         }
-        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+        topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
     }
     ListOffsetsResponse { throttle_time_ms: 0, topics }
 }

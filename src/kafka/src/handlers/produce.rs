@@ -21,7 +21,7 @@ use crate::gateway::Shared;
 use crate::metrics::Traffic;
 
 /// Topics, and partitions of each, that a request appends to at once; more take turns.
-const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 256;
 
 /// Appends; `None` when the client wants no answer and there is no error to tell of.
 pub(crate) async fn produce(
@@ -31,8 +31,13 @@ pub(crate) async fn produce(
 ) -> Option<ProduceResponse> {
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
     let id = request.transactional_id.as_deref();
+    let batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
     let refusal = if !(-1..=1).contains(&acks) {
         Some((errors::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1"))
+    } else if id.is_none() && batches.flat_map(|part| &part.records.0).any(is_transactional) {
+        // Kafka asks for the right to an id that is not there.
+        let code = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        Some((code, errors::message(code)))
     } else {
         None
     };
@@ -108,13 +113,19 @@ fn transaction_error(error: LogError, version: i16) -> LogError {
 /// How long a leader tries to append what need not be on the other replicas.
 const OWN_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What makes a request's records unfit before anything of their topic is known, in the order of
-/// Kafka's `ProduceRequest.validateRecords`, with code and words. `None` for the rest, which the
-/// log looks at.
-fn unfit(batch: &[u8], version: i16, id: Option<&str>) -> Option<(errors::Code, String)> {
+/// Places in a batch.
+const MAGIC: usize = 16;
+const ATTRIBUTES: usize = 22;
+
+/// Whether a batch says that it is part of a transaction.
+fn is_transactional(batch: &Bytes) -> bool {
+    batch.get(MAGIC) == Some(&2) && batch.get(ATTRIBUTES).is_some_and(|bits| bits & 0x10 != 0)
+}
+
+/// What makes records unfit before the log looks at them, in the order of Kafka's
+/// `ProduceRequest.validateRecords`, with code and words.
+fn unfit(batch: &[u8], version: i16) -> Option<(errors::Code, String)> {
     const BEFORE_SIZE: usize = 12;
-    const MAGIC: usize = 16;
-    const ATTRIBUTES: usize = 22;
     const ZSTD: u8 = 4;
     let invalid = |what: &str| {
         let text = format!("Produce requests with version {version} {what}");
@@ -140,10 +151,7 @@ fn unfit(batch: &[u8], version: i16, id: Option<&str>) -> Option<(errors::Code, 
     if size.is_some_and(|size| batch.len() > BEFORE_SIZE + size) {
         return invalid("are only allowed to contain exactly one record batch per partition");
     }
-    // Kafka asks for the right to an id that is not there.
-    let transactional = attributes & 0x10 != 0 && id.is_none();
-    let code = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-    transactional.then(|| (code, errors::message(code).to_owned()))
+    None
 }
 
 async fn append(
@@ -155,7 +163,8 @@ async fn append(
 ) -> PartitionProduceResponse {
     let began = Instant::now();
     let records = part.records.0.into_iter().next().unwrap_or_default();
-    if let Some((code, text)) = unfit(&records, version, id) {
+    let known = shared.backend.log.topic(topic).and_then(|topic| topic.group_of(part.index));
+    if let Some((code, text)) = unfit(&records, version).filter(|_| known.is_some()) {
         shared.traffic(topic, Traffic::ProduceFailed);
         return failed(part.index, code, text);
     }
@@ -237,9 +246,9 @@ mod tests {
 
     #[test]
     fn unfit_records_have_kafkas_codes() {
-        let code = |batch: &[u8], version, id| unfit(batch, version, id).map(|(code, _)| code);
+        let code = |batch: &[u8], version| unfit(batch, version).map(|(code, _)| code);
         let sound = batch(88, 2, 0, 100);
-        assert_eq!(code(&sound, 3, None), None);
+        assert_eq!(code(&sound, 3), None);
         for (what, batch) in [
             ("nothing", vec![]),
             ("a beginning", batch(88, 2, 0, 16)),
@@ -247,16 +256,14 @@ mod tests {
             ("the old format", batch(88, 1, 0, 100)),
             ("two", [sound.clone(), sound.clone()].concat()),
         ] {
-            assert_eq!(code(&batch, 9, None), Some(errors::INVALID_RECORD), "{what}");
+            assert_eq!(code(&batch, 9), Some(errors::INVALID_RECORD), "{what}");
         }
         // What it is else is the log's to say.
-        assert_eq!(code(&batch(-1, 2, 0, 100), 9, None), None);
+        assert_eq!(code(&batch(-1, 2, 0, 100), 9), None);
         let zstd = batch(88, 2, 4, 100);
-        assert_eq!(code(&zstd, 6, None), Some(errors::UNSUPPORTED_COMPRESSION_TYPE));
-        assert_eq!(code(&zstd, 7, None), None);
-        let transactional = batch(88, 2, 0x10, 100);
-        let refused = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-        assert_eq!(code(&transactional, 9, None), Some(refused));
-        assert_eq!(code(&transactional, 9, Some("id")), None);
+        assert_eq!(code(&zstd, 6), Some(errors::UNSUPPORTED_COMPRESSION_TYPE));
+        assert_eq!(code(&zstd, 7), None);
+        assert!(is_transactional(&batch(88, 2, 0x10, 100).into()));
+        assert!(!is_transactional(&batch(88, 1, 0x10, 100).into()));
     }
 }

@@ -229,8 +229,8 @@ pub(crate) async fn delete(
             Some(name) => TopicRef::Name(name),
             None => TopicRef::Id(topic.topic_id),
         };
-        let known = log.resolve(by).ok();
         let result = log.delete_topic(by).await;
+        let known = result.as_ref().ok().cloned().or_else(|| log.resolve(by).ok());
         let error_code = result.as_ref().err().map_or(errors::NONE, LogError::code);
         let name = topic.name.clone().or_else(|| known.as_ref().map(|t| t.name.clone()));
         responses.push(DeletableTopicResult {

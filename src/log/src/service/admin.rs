@@ -80,13 +80,13 @@ impl LogService {
         self.resolve(topic)
     }
 
-    /// Deletes a topic; its data goes in the background.
-    pub async fn delete_topic(&self, topic: TopicRef<'_>) -> Result<(), LogError> {
+    /// Deletes a topic, and says which; its data goes in the background.
+    pub async fn delete_topic(&self, topic: TopicRef<'_>) -> Result<Arc<Topic>, LogError> {
         let topic = self.resolve_surely(topic).await?;
         let reply = self.meta(&MetaCommand::DeleteTopic { id: topic.id }).await?;
         self.0.groups.m0.read_barrier().await?;
         match reply {
-            MetaReply::Done => Ok(()),
+            MetaReply::Done => Ok(topic),
             MetaReply::UnknownTopic => Err(LogError::UnknownTopicOrPartition),
             other => Err(unexpected(&other)),
         }

@@ -34,6 +34,7 @@ use bytes::Bytes;
 use consensus::{GroupRef, Groups, Leadership, PeersRef, RowsReader, tags};
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
@@ -95,13 +96,14 @@ struct Inner {
     peers: PeersRef,
     readers: Vec<RowsReader>,
     options: LogOptions,
-    /// Producer ids taken from `m0` and not given out: next, end.
     /// Turns for looking through large batches.
     batch_checks: Semaphore,
     /// Counts changes of what may be read here.
     changes: watch::Sender<u64>,
     /// Turns for compressing batches anew.
     compressions: Semaphore,
+    /// When a barrier of `m0` failed last, with none that succeeded since.
+    m0_lost: Mutex<Option<Duration>>,
 }
 
 impl LogService {
@@ -119,8 +121,17 @@ impl LogService {
         let batch_checks = Semaphore::new(MAX_BATCH_CHECKS);
         let compressions = Semaphore::new(COMPRESSIONS_AT_ONCE);
         let changes = watch::Sender::new(0);
-        let inner =
-            Inner { shared, groups, peers, readers, options, batch_checks, changes, compressions };
+        let inner = Inner {
+            shared,
+            groups,
+            peers,
+            readers,
+            options,
+            batch_checks,
+            changes,
+            compressions,
+            m0_lost: Mutex::default(),
+        };
         let service = Self(Arc::new(inner));
         let (reconcile, retain) = (service.clone(), service.clone());
         tasks.spawn("log-changes", service.clone().count_changes());

@@ -2,6 +2,7 @@
 //! hashes to, whose leader coordinates the group.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base::broken::{self, Broken};
 use consensus::GroupRef;
@@ -16,6 +17,8 @@ use crate::offsets::OffsetRow;
 use crate::types::{CommittedOffset, OffsetToCommit, PartKey, Topic};
 
 const SCAN_ROWS: usize = 1000;
+/// So long after a barrier of `m0` has failed, another one is not tried.
+const M0_RETRY: Duration = Duration::from_secs(1);
 
 impl LogService {
     /// Number of the data group that is home to a consumer group.
@@ -103,7 +106,7 @@ impl LogService {
         if !rows.is_empty() {
             // A coordinator that is cut off from the leader of `m0` may know a topic that was
             // deleted and made anew long ago: its offsets are not the new one's.
-            self.0.groups.m0.read_barrier().await?;
+            self.hear_m0().await?;
         }
         let committed = |(part, row): (PartKey, OffsetRow)| {
             let topic = self.topic_by_id(part.topic)?;
@@ -117,6 +120,19 @@ impl LogService {
             })
         };
         Ok(rows.into_iter().filter_map(committed).collect())
+    }
+
+    /// A barrier of `m0` that does not wait again right after one has failed: requests ask for many
+    /// groups, one after the other.
+    async fn hear_m0(&self) -> Result<(), LogError> {
+        let now = || self.0.shared.0.env.clock.monotonic();
+        let lost = *self.0.m0_lost.lock();
+        if lost.is_some_and(|lost| now().saturating_sub(lost) < M0_RETRY) {
+            return Err(LogError::Timeout);
+        }
+        let heard = self.0.groups.m0.read_barrier().await;
+        *self.0.m0_lost.lock() = heard.is_err().then(now);
+        Ok(heard?)
     }
 
     /// On return this node knows the topics with these ids, or knows that they were deleted. A
