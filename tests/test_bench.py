@@ -53,6 +53,14 @@ def test_a_restarted_cluster_takes_records(figure):
         assert figures[f"{how}_ready_s"] <= figures[f"{how}_all_partitions_acked_s"]
 
 
+def test_idle_nodes_are_watched(figure):
+    figures = bench("idle", "--partitions", "30", "--seconds", "2")
+    figure(json.dumps(figures))
+    assert figures["partitions"] == 30 and figures["session_requests_per_s"] > 0
+    shares = [name for name in figures if name.startswith("cpu_percent_")]
+    assert len(shares) == 3 and all(figures[name] > 0 for name in shares)
+
+
 @pytest.fixture(scope="module")
 def running(cluster):
     """What each kind prints of a cluster that runs already. All at once: every one of them first

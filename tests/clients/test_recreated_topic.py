@@ -23,6 +23,8 @@ class Sending:
         self._producer = Producer({
             "bootstrap.servers": servers, "log_level": 0, "reconnect.backoff.max.ms": 500,
             "topic.metadata.propagation.max.ms": 1000, "message.timeout.ms": 5_000,
+            # Where the topic is away for less than a record's time, nothing else shows its growth.
+            "topic.metadata.refresh.interval.ms": 1000,
         })
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

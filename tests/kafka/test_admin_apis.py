@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+import requests
 from confluent_kafka import ElectionType, TopicPartition as LibrdTopicPartition
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition, TopicPartitionReplica
@@ -188,6 +189,36 @@ def test_librdkafka_elects_leaders(cluster, admin, topic):
     codes = {tp.partition: error.code() if error else 0 for tp, error in results.items()}
     assert codes[5] == 3
     assert codes[0] in (0, 84)
+
+
+def test_an_election_moves_the_leader(own_cluster, name):
+    """Of partitions that a node leads which was told to lead everything for a while: nobody else
+    moves them meanwhile."""
+    cluster = own_cluster()
+    admin = KafkaAdminClient(bootstrap_servers=cluster.kafka)
+    admin.create_topics([NewTopic(name, 6, 3)])
+    greedy = cluster.node(2)
+
+    def leads_all():
+        requests.post(f"http://{greedy.ports['console']}/api/lead", timeout=40)
+        return {p["leader_id"] for p in partitions_of(admin, name).values()} == {greedy.number}
+
+    preferred = {p["partition_index"]: p["replica_nodes"][0]
+                 for p in partitions_of(admin, name).values()}
+    wanted = {index: node for index, node in preferred.items() if node != greedy.number}
+    assert len(wanted) == 4
+
+    def elected():
+        # Again where a node was not ready to take over.
+        wait_until(leads_all, DEADLINE, "one leader of everything")
+        answer = admin.elect_leaders(0, {name: sorted(wanted)}, raise_errors=False)
+        results = answer.replica_election_results[0].partition_result
+        return all(part.error_code == 0 for part in results)
+
+    wait_until(elected, DEADLINE, "an election of all")
+    now = {p["partition_index"]: p["leader_id"] for p in partitions_of(admin, name).values()}
+    assert {index: now[index] for index in wanted} == wanted
+    admin.close()
 
 
 def test_a_node_that_comes_back_is_elected_for_what_it_prefers(own_cluster, name):

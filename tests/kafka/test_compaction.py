@@ -166,6 +166,29 @@ def test_a_compacted_topic_outlives_its_retention(quick, name):
     check_compacted(quick, name, dict(pairs), most=300)
 
 
+def test_only_what_was_committed_is_compacted(quick, name):
+    """Transactions with the same keys, every other one aborted, the last one too."""
+    make(quick, name, cleanup_policy="compact", delete_retention_ms="1000", **SMALL)
+    writer = confluent.Producer({
+        "bootstrap.servers": servers(quick), "transactional.id": name, "linger.ms": 0})
+    writer.init_transactions(DEADLINE)
+    expected, keys = {}, [b"key-%d" % n for n in range(10)]
+    for turn in range(40):
+        writer.begin_transaction()
+        values = {key: b"%d of %s " % (turn, key) + b"x" * 200 for key in keys}
+        put(writer, name, values.items())
+        if turn % 2:
+            writer.abort_transaction(DEADLINE)
+        else:
+            writer.commit_transaction(DEADLINE)
+            expected |= values
+    # Only what is not in the newest segment is compacted.
+    filler = {b"filler-%d" % n: b"x" * 500 for n in range(100)}
+    put(producer(quick), name, filler.items())
+    check_compacted(quick, name, expected | filler, len(expected) + len(filler) + 20)
+    quick.wait_equal_digests()
+
+
 def test_records_without_a_key_are_refused(quick, name):
     make(quick, name, cleanup_policy="compact")
     errors = []

@@ -25,6 +25,34 @@ def produce(producer, topic, partition=0):
     return None if error is None else error.code()
 
 
+def test_an_acknowledgement_waits_for_the_third_replica(own_cluster):
+    """The record is sent before anybody knows that a node stands still."""
+    cluster = own_cluster()
+    servers = ",".join(cluster.kafka)
+    admin = admin_module.AdminClient({"bootstrap.servers": servers})
+    new = admin_module.NewTopic("three", 3, 3, config={"min.insync.replicas": "3"})
+    admin.create_topics([new])["three"].result(DEADLINE)
+    producer = confluent.Producer({
+        "bootstrap.servers": servers, "acks": "all", "retries": 0, "enable.idempotence": False,
+        "linger.ms": 0, "request.timeout.ms": 30_000})
+
+    def led_elsewhere():
+        partitions = admin.list_topics("three", timeout=10).topics["three"].partitions.values()
+        ready = all(set(found.isrs) == {1, 2, 3} for found in partitions)
+        return [found.id for found in partitions if ready and found.leader != 3]
+
+    partition = wait_until(led_elsewhere, DEADLINE, "replicas in sync, leaders on all nodes")[0]
+    assert produce(producer, "three", partition) is None
+    stopped = cluster.node(3)
+    stopped.signal(signal.SIGSTOP)
+    try:
+        code = produce(producer, "three", partition)
+    finally:
+        stopped.signal(signal.SIGCONT)
+    # Before, when a heartbeat was missing already.
+    assert code in (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, KafkaError.NOT_ENOUGH_REPLICAS)
+
+
 def test_a_topic_that_wants_three_replicas_is_refused_while_one_stands_still(own_cluster):
     cluster = own_cluster()
     up = {node.number for node in cluster.nodes}

@@ -6,6 +6,7 @@ import struct
 import time
 
 import pytest
+from support.raw_kafka import RawKafka
 from support.wait import wait_until
 from test_garbage import kafka_frame
 from test_garbage_kafka import ask, batch, blob, leader_node, new_topic, produce_code, text
@@ -85,6 +86,11 @@ def test_one_long_name_for_many_partitions_takes_little(cluster, name):
     _, code = coordinated(cluster, kafka_frame(8, 2, body + array(text(long) + array(*offset))),
                           4 + 2 + len(long) + 4 + 4)
     assert code == 3, "UNKNOWN_TOPIC_OR_PARTITION"
+    # ListOffsets: an error for each, and what is named twice is named by place.
+    listed = [struct.pack(">iq", number, -1) for number in range(80_000)] * 2
+    body = struct.pack(">i", -1) + array(text(long) + array(*listed))
+    found = ask(cluster, 1, kafka_frame(2, 1, body))
+    assert struct.unpack_from(">i", found)[0] == 1
     # ElectLeaders.
     found = ask(cluster, 1, kafka_frame(43, 0, topics + struct.pack(">i", 1000)))
     assert struct.unpack_from(">i", found)[0] == 0
@@ -100,6 +106,29 @@ def test_topics_named_twice_do_not_take_long(cluster, name):
     # Throttle time, and one result for each name.
     assert struct.unpack_from(">ii", found) == (0, 100_000)
     assert time.monotonic() - begun < DEADLINE
+
+
+def test_a_request_that_names_more_than_there_can_be_ends_its_connection(cluster, name):
+    def ask_of(key, version, body):
+        connection = RawKafka(cluster.kafka[0])
+        try:
+            return connection.ask(key, version, body)
+        finally:
+            connection.close()
+
+    for count in (100, 10_001):
+        topics = [text(f"{name}-{n}") + struct.pack(">ihii", 1, 1, 0, 0) for n in range(count)]
+        create = 19, 2, array(*topics) + struct.pack(">ib", 1000, 1)
+        groups = [b"\x20" + text(f"{name}-{n}") + struct.pack(">i", -1) for n in range(count)]
+        describe = 32, 1, array(*groups) + b"\0"
+        empty = [struct.pack(">ii", n, 0) for n in range(count)]
+        send = 0, 3, struct.pack(">hhi", -1, 1, 1000) + array(text(name) + array(*empty))
+        for request in (create, describe, send):
+            if count == 100:
+                assert len(ask_of(*request)) > count
+            else:
+                with pytest.raises(ConnectionError):
+                    ask_of(*request)
 
 
 def test_a_commit_larger_than_a_command_is_refused(cluster, name):

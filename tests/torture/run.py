@@ -24,7 +24,7 @@ from torture.history import History, Recorder, now, summary
 
 ADD_PARTITIONS_TO_TXN = 24
 READY_SECONDS = 60
-FLUSH_SECONDS = 70
+FLUSH_SECONDS = 150
 # A copier commits a transaction for what little it polls: on a busy machine it needs its time.
 DRAIN_SECONDS = 180
 FINAL_SECONDS = 90

@@ -317,8 +317,10 @@ pub fn is_cluster_default(name: &str) -> bool {
 
 /// Broker settings that Kafka lets change while it runs and that steer what trine has not: such
 /// threads, such buffers, Kerberos. They can be set, are reported, and change nothing.
-const WITHOUT_USE: [(&str, ConfigKind); 13] = [
+const WITHOUT_USE: [(&str, ConfigKind); 16] = [
     ("background.threads", ConfigKind::Int(1, i32::MAX as i64)),
+    ("follower.replication.throttled.rate", ConfigKind::Long(0)),
+    ("leader.replication.throttled.rate", ConfigKind::Long(0)),
     ("log.cleaner.backoff.ms", ConfigKind::Long(0)),
     ("log.cleaner.dedupe.buffer.size", ConfigKind::Long(1)),
     ("log.cleaner.io.buffer.load.factor", ConfigKind::Ratio),
@@ -328,6 +330,7 @@ const WITHOUT_USE: [(&str, ConfigKind); 13] = [
     ("num.network.threads", ConfigKind::Int(1, i32::MAX as i64)),
     ("num.recovery.threads.per.data.dir", ConfigKind::Int(1, i32::MAX as i64)),
     ("num.replica.fetchers", ConfigKind::Int(1, i32::MAX as i64)),
+    ("replica.alter.log.dirs.io.max.bytes.per.second", ConfigKind::Long(0)),
     ("sasl.kerberos.min.time.before.relogin", ConfigKind::Long(0)),
     ("sasl.kerberos.ticket.renew.jitter", ConfigKind::Ratio),
     ("sasl.kerberos.ticket.renew.window.factor", ConfigKind::Ratio),
@@ -527,7 +530,7 @@ pub struct CompactionSettings {
 }
 
 /// What `segment.bytes` and `segment.ms` are at least, whatever they say: each segment is a file
-/// that checkpoints and snapshots name. Kafka 4.0 refuses less than 1 MiB (KIP-1030).
+/// that checkpoints and snapshots name.
 const LEAST_SEGMENT_BYTES: u64 = if cfg!(test) { 1 } else { 4096 };
 const LEAST_SEGMENT_MS: i64 = if cfg!(test) { 1 } else { 1000 };
 

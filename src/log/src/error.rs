@@ -47,34 +47,58 @@ pub enum LogError {
     #[error("Producer attempted to produce with an old epoch.")]
     InvalidProducerEpoch,
     /// The producer's state is gone.
-    #[error("unknown producer id")]
+    #[error(
+        "This exception is raised by the broker if it could not locate the producer metadata \
+         associated with the producerId in question. This could happen if, for instance, the \
+         producer's records were deleted because their retention time had elapsed. Once the \
+         last records of the producerId are removed, the producer's metadata is removed from \
+         the broker, and future appends by the producer will return this exception."
+    )]
     UnknownProducerId,
     /// The batch fits no transaction that its producer has here.
-    #[error("the producer attempted a transactional operation in an invalid state")]
+    #[error("The producer attempted a transactional operation in an invalid state.")]
     InvalidTxnState,
     /// The transactional id's previous transaction is not complete yet. Retry.
-    #[error("the transactional id has a transaction that is about to end")]
+    #[error(
+        "The producer attempted to update a transaction while another concurrent operation on \
+         the same transaction was ongoing."
+    )]
     ConcurrentTransactions,
     /// The producer id is not the transactional id's.
-    #[error("the producer id is not assigned to its transactional id")]
+    #[error(
+        "The producer attempted to use a producer id which is not currently assigned to its \
+         transactional id."
+    )]
     InvalidProducerIdMapping,
     /// A newer producer with the same transactional id is at work.
-    #[error("there is a newer producer with the same transactional id")]
+    #[error(
+        "There is a newer producer with the same transactionalId which fences the current \
+         one."
+    )]
     ProducerFenced,
     /// The timeout of transactions is longer than `transaction.max.timeout.ms`.
-    #[error("the transaction timeout is larger than transaction.max.timeout.ms")]
+    #[error(
+        "The transaction timeout is larger than the maximum value allowed by the broker (as \
+         configured by transaction.max.timeout.ms)."
+    )]
     InvalidTransactionTimeout,
     /// The partition was not added to the transaction: abort it and go on.
-    #[error("the partition was not added to the transaction")]
+    #[error(
+        "The server encountered an error with the transaction. The client can abort the \
+         transaction to continue using this transactional ID."
+    )]
     TransactionAbortable,
     /// A newer coordinator wrote markers already.
-    #[error("the transaction coordinator is fenced")]
+    #[error(
+        "Indicates that the transaction coordinator sending a WriteTxnMarker is no longer the \
+         current coordinator for a given producer."
+    )]
     CoordinatorFenced,
     /// Offsets of a transaction that may still commit are under way.
-    #[error("offsets of an open transaction are pending")]
+    #[error("There are unstable offsets that need to be cleared.")]
     UnstableOffsetCommit,
     /// No such transactional id.
-    #[error("no such transactional id")]
+    #[error("The transactionalId could not be found.")]
     TransactionalIdNotFound,
     /// The batch is larger than `max.message.bytes`.
     #[error(

@@ -87,7 +87,8 @@ class Member(Role):
         """Commits the beginning once more in the name of a generation that is over. Only what was
         taken is told: it must not be."""
         past, member = self.past
-        if past is None or past >= (generation(consumer) or 0):
+        # librdkafka may be out of the group already when it tells of an assignment.
+        if past is None or member is None or past >= (generation(consumer) or 0):
             return
         begun, offsets = self.now(), [[self.spec["topic"], 0, 0]]
         address = self.random.choice(self.bootstrap.split(","))

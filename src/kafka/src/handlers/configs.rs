@@ -689,6 +689,6 @@ mod tests {
             assert!(log::configs::check_setting(&SettingsOf::Cluster, name, "x").is_err());
         }
         let listed = BROKER_SETTINGS.iter().filter(|(name, ..)| is_of_one_broker(name));
-        assert_eq!(listed.count(), 13);
+        assert_eq!(listed.count(), 16);
     }
 }

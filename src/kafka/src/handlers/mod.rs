@@ -18,7 +18,7 @@ mod topics;
 mod transactions;
 mod txn_offsets;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,7 +40,9 @@ pub(crate) fn named(request: &RequestBody) -> usize {
     match request {
         RequestBody::Produce(body) => body.topic_data.iter().map(|t| t.partition_data.len()).sum(),
         RequestBody::CreateTopics(body) => {
-            body.topics.iter().map(|topic| &topic.name).collect::<HashSet<_>>().len()
+            let mut times: HashMap<&str, usize> = HashMap::new();
+            body.topics.iter().for_each(|topic| *times.entry(&topic.name).or_default() += 1);
+            times.values().filter(|times| **times == 1).count()
         }
         RequestBody::DescribeConfigs(body) => {
             let names = body.resources.iter().map(|r| (r.resource_type, &r.resource_name));
