@@ -282,7 +282,8 @@ pub const TOPIC_CONFIGS: &[ConfigDef] = &[
         ConfigKind::Long(1),
         "604800000",
         "log.roll.ms",
-        "The first record after this time begins a new segment. At least a second, whatever it says.",
+        "The first record after this time begins a new segment. At least a second, whatever it \
+         says.",
     ),
     def(
         "unclean.leader.election.enable",

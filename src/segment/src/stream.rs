@@ -127,8 +127,8 @@ impl Stream {
         self.0.shared.wait_for_room()
     }
 
-    /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Fails when frames are out of order, the stream was closed, or
-    /// the writer failed.
+    /// Appends one frame of offsets `base_offset..next_offset`. Readers see it at once. Fails when
+    /// frames are out of order, the stream was closed, or the writer failed.
     pub fn append(
         &self,
         base_offset: u64,
