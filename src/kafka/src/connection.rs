@@ -426,12 +426,13 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
         }
         Err(error) => return Err(error.into()),
     };
-    if handlers::named(&request.body) > MAX_ALL_PARTITIONS {
+    let named = handlers::named(&request.body);
+    if named > MAX_ALL_PARTITIONS {
         return Err(End::TooMuch);
     }
     let produce = matches!(request.body, RequestBody::Produce(_));
     // One whose parts take turns would let those of the next go before its own.
-    let overlaps = produce && handlers::named(&request.body) <= handlers::produce::AT_ONCE;
+    let overlaps = produce && named <= handlers::produce::AT_ONCE;
     // Others may wait for minutes. What little they hold was not paid for while it came, and a
     // fetch that holds more waits no longer than others can wait for its room.
     let permit = permit.filter(|_| produce || size > UNPAID);

@@ -147,10 +147,13 @@ fn what_was_synced_survives_every_crash_and_the_rest_is_cut() {
     }
 }
 
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 /// A topic with tiny segments must not take all file descriptors of the node.
 #[test]
 fn many_segments_between_two_syncs_are_not_all_held_open() {
-    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let dir = tempfile::tempdir().unwrap();
     let writer = SegmentWriter::start(&Env::real(), small());
     let stream = Stream::create(&writer, dir.path().join("parts/a"), parse);
@@ -174,7 +177,6 @@ fn many_segments_between_two_syncs_are_not_all_held_open() {
 /// A node has more partitions than files that it may open.
 #[test]
 fn streams_that_rest_hold_no_file_open() {
-    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let dir = tempfile::tempdir().unwrap();
     let writer = SegmentWriter::start(&Env::real(), small());
     let before = open_files();

@@ -485,18 +485,30 @@ fn default_value(shared: &Arc<Shared>, kind: i8, name: &str) -> Option<(Kind, St
     }
 }
 
-/// What was set explicitly for a resource by now, at whichever node, and is to be changed.
-async fn current(
-    shared: &Arc<Shared>,
-    key: &(i8, String),
-    repeated: &BTreeSet<(i8, String)>,
-) -> Result<Settings, LogError> {
-    if repeated.contains(key) {
-        let text = "Each resource must appear at most once.";
-        return Err(LogError::InvalidRequest(text.to_owned()));
+/// Resources of one request that are to be changed.
+struct Named {
+    repeated: BTreeSet<(i8, String)>,
+    /// Whether this node knows what was set at others. Asked once: without a leader of `m0` it takes
+    /// seconds to find out.
+    heard: Result<(), LogError>,
+}
+
+impl Named {
+    async fn new(shared: &Arc<Shared>, all: impl Iterator<Item = (i8, String)>) -> Self {
+        let repeated = repeated(all);
+        let heard = shared.backend.groups.m0.read_barrier().await.map_err(LogError::from);
+        Self { repeated, heard }
     }
-    shared.backend.groups.m0.read_barrier().await?;
-    Ok(explicit(shared, key.0, &key.1))
+
+    /// What was set explicitly for a resource by now, at whichever node.
+    fn current(&self, shared: &Arc<Shared>, key: &(i8, String)) -> Result<Settings, LogError> {
+        if self.repeated.contains(key) {
+            let text = "Each resource must appear at most once.";
+            return Err(LogError::InvalidRequest(text.to_owned()));
+        }
+        self.heard.clone()?;
+        Ok(explicit(shared, key.0, &key.1))
+    }
 }
 
 /// All that is not set anew is taken back.
@@ -521,14 +533,12 @@ pub(crate) async fn alter(
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let named = request.resources.iter().map(|r| (r.resource_type, r.resource_name.clone()));
-    let repeated = repeated(named);
+    let named = Named::new(shared, named).await;
     let mut responses = Vec::new();
     for resource in request.resources {
         let key = (resource.resource_type, resource.resource_name);
-        let wanted = match current(shared, &key, &repeated).await {
-            Ok(current) => replaced(&current, resource.configs),
-            Err(error) => Err(error),
-        };
+        let current = named.current(shared, &key);
+        let wanted = current.and_then(|current| replaced(&current, resource.configs));
         let (kind, name) = key;
         let (error_code, error_message) =
             change(shared, kind, &name, wanted, request.validate_only).await;
@@ -548,15 +558,13 @@ pub(crate) async fn alter_incrementally(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let named = request.resources.iter().map(|r| (r.resource_type, r.resource_name.clone()));
-    let repeated = repeated(named);
+    let named = Named::new(shared, named).await;
     let mut responses = Vec::new();
     for resource in request.resources {
         let key = (resource.resource_type, resource.resource_name);
         let default = |setting: &str| default_value(shared, key.0, setting);
-        let wanted = match current(shared, &key, &repeated).await {
-            Ok(current) => incremental(&current, default, resource.configs),
-            Err(error) => Err(error),
-        };
+        let current = named.current(shared, &key);
+        let wanted = current.and_then(|current| incremental(&current, default, resource.configs));
         let (kind, name) = key;
         let (error_code, error_message) =
             change(shared, kind, &name, wanted, request.validate_only).await;
