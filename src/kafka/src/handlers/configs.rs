@@ -488,8 +488,8 @@ fn default_value(shared: &Arc<Shared>, kind: i8, name: &str) -> Option<(Kind, St
 /// Resources of one request that are to be changed.
 struct Named {
     repeated: BTreeSet<(i8, String)>,
-    /// Whether this node knows what was set at others. Asked once: without a leader of `m0` it takes
-    /// seconds to find out.
+    /// Whether this node knows what was set at others. Asked once: without a leader of `m0` it
+    /// takes seconds to find out.
     heard: Result<(), LogError>,
 }
 
