@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes well-formed inputs into fuzz/corpus/<target>, so that fuzzing begins behind the first
-checks. Run by scripts/fuzz; a seed that is there already is left alone."""
+checks. Run by scripts/fuzz; a seed that is there already is left alone. With `--kafka-keys` prints
+the key of each row that the Kafka port serves instead."""
 
 import gzip
 import pathlib
@@ -113,6 +114,9 @@ TARGETS = [kafka_request, kafka_body, record_batch, webhdfs, bulk_body, query, s
 
 
 def main():
+    if sys.argv[1:] == ["--kafka-keys"]:
+        print(*(key for key, *_ in kafka_rows()), sep="\n")
+        return
     for target in TARGETS:
         if target.__name__ not in sys.argv[1:]:
             continue

@@ -5,6 +5,7 @@ The reserve of a node is raised above what its disk has, as if the disk had fill
 away: a node must also be able to start then.
 """
 
+import itertools
 import json
 import re
 
@@ -170,7 +171,7 @@ def check_writes_work(ports):
 
 
 def test_below_the_reserve_writes_are_refused_and_all_else_goes_on(own_cluster, name):
-    cluster = own_cluster()
+    cluster = own_cluster(sets=["disk.reserve_bytes=0", "log.retention_check_ms=1000"])
     ports = Ports(cluster, name)
     fill(ports)
 
@@ -189,8 +190,10 @@ def test_below_the_reserve_writes_are_refused_and_all_else_goes_on(own_cluster, 
     for number in (1, 2):
         set_reserve(cluster.node(number), 0)
     cluster.wait_ready()
-    # The leaders of the partition and of the metadata hear of it one after the other.
-    wait_until(lambda: cluster.run("topic", "create", f"{name}-one").stderr.count("node 3"), 30,
+    # The leaders of the partition and of the metadata hear of it one after the other. Each attempt
+    # has a name of its own, as one that comes before the news makes its topic.
+    names = (f"{name}-{number}" for number in itertools.count())
+    wait_until(lambda: cluster.run("topic", "create", next(names)).stderr.count("node 3"), 30,
                "word of node 3's full disk at the metadata's leader", pause=0.5)
     wait_until(lambda: ports.refused_for_room(), 30,
                "word of node 3's full disk at the partition's leader", pause=0.5)

@@ -37,7 +37,7 @@ class TorturedNode(Node):
         self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / "node.toml").write_text("\n".join(lines) + "\n")
         # librdkafka (2.16) never comes back from a coordinator that left the list of brokers.
-        sets = ["kafka.broker_session_timeout_ms=120000",
+        sets = ["kafka.broker_session_timeout_ms=120000", "log.retention_check_ms=5000",
                 f"groups.consumer_session_timeout_ms={SESSION}",
                 f"groups.consumer_heartbeat_interval_ms={HEARTBEAT}", *sets]
         self.sets = [word for one in sets for word in ("--set", one)]

@@ -20,8 +20,12 @@ async function withAdmin (body) {
   }
 }
 
-const create = (numPartitions) => withAdmin(admin =>
-  admin.createTopics({ topics: [{ topic, numPartitions, replicationFactor: 3 }] }))
+// Records of these cases say that they are of long ago: retention would take them.
+const create = (numPartitions) => withAdmin(admin => admin.createTopics({
+  topics: [{
+    topic, numPartitions, replicationFactor: 3, configEntries: [{ name: 'retention.ms', value: '-1' }]
+  }]
+}))
 
 async function send (messages, options = {}, more = {}) {
   const producer = kafka.producer(options)

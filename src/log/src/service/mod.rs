@@ -64,7 +64,7 @@ pub struct LogOptions {
     pub default_replication_factor: i16,
     /// How often desired and actual replicas are compared.
     pub reconcile_every: Duration,
-    /// How often old segments are looked for.
+    /// How often old segments are looked for; Kafka's `log.retention.check.interval.ms`.
     pub retention_every: Duration,
     /// How often the leader looks whether partitions should be compacted; Kafka's
     /// `log.cleaner.backoff.ms`.
@@ -79,7 +79,7 @@ impl Default for LogOptions {
             default_partitions: 3,
             default_replication_factor: 3,
             reconcile_every: Duration::from_secs(1),
-            retention_every: Duration::from_secs(30),
+            retention_every: Duration::from_secs(300),
             compaction_every: Duration::from_secs(15),
             compaction_bytes_per_second: COMPACTION_BYTES_PER_SECOND,
         }

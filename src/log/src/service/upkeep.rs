@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use consensus::GroupRef;
 use futures::future::try_join_all;
@@ -18,7 +19,10 @@ use crate::partition::Partition;
 use crate::types::PartKey;
 
 /// Passes of retention between looks for idle transactional ids.
-const PASSES_PER_EXPIRY: u64 = 20;
+const PASSES_PER_EXPIRY: u64 = 2;
+/// A node that has just started looks for old segments after this time, as Kafka's does, however
+/// seldom it looks later.
+const FIRST_RETENTION: Duration = Duration::from_secs(30);
 
 impl LogService {
     pub(super) async fn reconcile_forever(&self) {
@@ -130,8 +134,10 @@ impl LogService {
     }
 
     pub(super) async fn retain_forever(&self) {
+        let every = self.0.options.retention_every;
         for pass in 1u64.. {
-            tokio::time::sleep(self.0.options.retention_every).await;
+            let wait = if pass == 1 { every.min(FIRST_RETENTION) } else { every };
+            tokio::time::sleep(wait).await;
             if pass.is_multiple_of(PASSES_PER_EXPIRY) {
                 self.expire_transactions().await;
             }

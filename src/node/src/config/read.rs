@@ -86,7 +86,7 @@ const KEYS: &[Key] = &[
     key("groups.max_size", int(1, 65_535), "10000"),
     key("groups.consumer_session_timeout_ms", int(1000, 86_400_000), "45000"),
     key("groups.consumer_heartbeat_interval_ms", int(100, 86_400_000), "5000"),
-    key("log.retention_check_ms", int(10, 86_400_000), "30000"),
+    key("log.retention_check_ms", int(10, 86_400_000), "300000"),
     key("log.compaction_check_ms", int(10, 86_400_000), "15000"),
     key("log.compaction_bytes_per_second", int(1 << 16, 1 << 40), "33554432"),
     key("log.offsets_retention_minutes", int(1, 5_256_000), "10080"),
