@@ -56,6 +56,14 @@ class Ports:
         one = NewTopic(topic, 1, 3, config=config)
         self.admin.create_topics([one])[topic].result(30)
 
+    def creates_topic(self, topic):
+        try:
+            self.create_topic(topic)
+            return True
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.KAFKA_STORAGE_ERROR, error
+            return False
+
     def low_watermark(self):
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.name})
         try:
@@ -161,12 +169,16 @@ def check_deletes_and_retention_go_on(ports):
 
 
 def check_writes_work(ports):
-    wait_until(lambda: ports.produce() is None, 30, "an acknowledged record", pause=0.5)
-    ports.create_topic(f"{ports.name}-after")
-    assert ports.create_file("after").status_code == 201
-    done = ports.elastic("PUT", f"{ports.name}/_doc/3", json={"a": 3})
-    assert done.status_code == 201, done.text
-    assert ports.elastic("PUT", f"{ports.name}-after").status_code == 200
+    """Each leader hears by itself that there is room again."""
+    def waits_for(what, done):
+        wait_until(done, 30, what, pause=0.5)
+
+    waits_for("an acknowledged record", lambda: ports.produce() is None)
+    waits_for("a topic", lambda: ports.creates_topic(f"{ports.name}-after"))
+    waits_for("a file", lambda: ports.create_file("after").status_code == 201)
+    waits_for("a document", lambda: ports.elastic(
+        "PUT", f"{ports.name}/_doc/3", json={"a": 3}).status_code == 201)
+    waits_for("an index", lambda: ports.elastic("PUT", f"{ports.name}-after").status_code == 200)
     assert ports.cluster.run("topic", "create", f"{ports.name}-later").returncode == 0
 
 
@@ -204,3 +216,19 @@ def test_below_the_reserve_writes_are_refused_and_all_else_goes_on(own_cluster, 
     cluster.wait_ready()
     check_writes_work(ports)
     cluster.wait_equal_digests()
+
+
+def test_deleted_files_go_although_nothing_more_is_written(own_cluster, name):
+    """Where writes are refused for lack of room, nothing else would ever make room."""
+    cluster = own_cluster()
+    ports = Ports(cluster, name)
+    ports.create_topic(name)
+    assert ports.produce(b"x" * 100_000) is None
+
+    def folders():
+        return [[folder for group in (node.data_dir / "parts").iterdir()
+                 for folder in group.iterdir()] for node in cluster.nodes]
+
+    wait_until(lambda: all(len(found) == 1 for found in folders()), 30, "three replicas")
+    ports.admin.delete_topics([name])[name].result(30)
+    wait_until(lambda: folders() == [[], [], []], 90, "the end of their folders", pause=0.5)

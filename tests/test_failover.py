@@ -130,7 +130,7 @@ def test_a_wiped_node_comes_back(loaded_by_sftp, figure):
     node.wipe()
     other = survivor(cluster, node)
     load.wait_going_on(other.number, MAX_GAP_SECONDS)
-    assert collecting() not in (None, node.number)
+    wait_until(lambda: collecting() not in (None, node.number), 20, "another node that collects")
     node.start()
     started = time.monotonic()
     cluster.wait_ready(deadline=120)

@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 
 from support.paths import TRINE
 from support.pipelines import apply, write_files
+from support.reading import count
 from support.wait import wait_until
 
 
@@ -16,10 +17,11 @@ def test_status_as_json(cluster):
         result = cluster.run("-o", "json", "status")
         assert result.returncode == 0, result.stderr
         status = json.loads(result.stdout)
-        return all(g["leader"] for g in status["groups"]) and status
-    status = wait_until(steady, 30, "a leader for every group")
+        # A node that answers late is left out of what is told at once.
+        whole = all(n["alive"] and n["disk"] for n in status["nodes"])
+        return whole and all(g["leader"] for g in status["groups"]) and status
+    status = wait_until(steady, 30, "all nodes, and a leader for every group")
     assert [n["id"] for n in status["nodes"]] == [1, 2, 3]
-    assert all(n["alive"] for n in status["nodes"])
     assert all(n["disk"]["total_bytes"] > n["disk"]["free_bytes"] > 0 for n in status["nodes"])
     assert [g["id"] for g in status["groups"]] == ["m0", "fs", *(f"d{n}" for n in range(6))]
 
@@ -65,14 +67,15 @@ def test_status_of_a_pipeline(cluster, pipeline, name):
     def done():
         row, shown = flow_of(cluster, name)
         same = all(str(row[key]) == shown[key] for key in ("state", "topic", "index", "lag"))
-        return same and (row["state"], row["collected"], row["documents"]) == ("running", 3, 3) \
-            and row["lag"] == 0
+        # Documents are those that the processors at work have written: fewer where one has moved.
+        return same and (row["state"], row["collected"], row["lag"]) == ("running", 3, 0) \
+            and row["documents"] <= 3 and count(cluster, name) == 3
     wait_until(done, 30, "three files, and nothing left to do", pause=0.2)
 
 
 def test_status_says_how_far_a_pipeline_is_behind(cluster, pipeline, name):
     """While it is paused, too: its lag are the records that it has not processed."""
-    wait_until(lambda: flow_of(cluster, name)[0]["documents"] == 3, 30, "three documents")
+    wait_until(lambda: count(cluster, name) == 3, 30, "three documents")
     assert cluster.run("pipeline", "pause", name).returncode == 0
     wait_until(lambda: flow_of(cluster, name)[0]["state"] == "paused", 30, "the pause")
     producer = Producer({"bootstrap.servers": ",".join(cluster.kafka)})

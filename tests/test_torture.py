@@ -15,7 +15,7 @@ SEED = 1
 FAULTS = "kill-leader,stop-leader,isolate,one-way,full-disk,kill-all"
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(840)
 def test_nothing_is_lost_doubled_or_torn_under_faults(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "torture", "--seed", str(SEED), "--seeds", "1", "--faults", FAULTS,

@@ -105,8 +105,8 @@ impl Cluster {
 
     async fn create(&self, topic: &str, partitions: i32) {
         // Records of these tests say that they are of long ago: retention would take them.
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(3))
-            .set("retention.ms", "-1");
+        let new =
+            NewTopic::new(topic, partitions, TopicReplication::Fixed(3)).set("retention.ms", "-1");
         let made = self.admin().create_topics([&new], &AdminOptions::new()).await.unwrap();
         assert_eq!(made, [Ok(topic.to_owned())]);
     }

@@ -13,6 +13,8 @@ from confluent_kafka.admin import (
     OffsetSpec, ResourceType,
 )
 
+from support.wait import wait_until
+
 DEADLINE = 60
 
 
@@ -129,9 +131,13 @@ def test_topics_and_settings(base, admin, name):
     with pytest.raises(KafkaException, match="INVALID_CONFIG"):
         alter("retention.ms", "soon", AlterConfigOpType.SET)
     only(admin.create_partitions([NewPartitions(name, 4)]))
-    told = only(admin.describe_topics(TopicCollection([name])))
-    assert [len(p.isr) for p in told.partitions] == [3] * 4
-    assert len({p.leader.id for p in told.partitions}) == 3
+
+    def grown():
+        told = only(admin.describe_topics(TopicCollection([name]))).partitions
+        leaders = {part.leader.id for part in told if part.leader is not None}
+        return [len(part.isr) for part in told] == [3] * 4 and leaders == {1, 2, 3}
+
+    wait_until(grown, 30, "four partitions, in sync and spread", pause=0.2)
     only(admin.delete_topics([name]))
     with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
         only(admin.delete_topics([name]))

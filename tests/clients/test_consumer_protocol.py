@@ -368,7 +368,7 @@ def test_kafkas_own_consumer_and_tools(jvm, cluster, name):
     told = groups("--describe", "--group", name)
     rows = [line.split() for line in told.splitlines() if line.startswith(name)]
     assert sorted(row[2:6] for row in rows) == [[str(p), "10", "10", "0"] for p in range(3)] or \
-        sum(int(row[3]) for row in rows) == 30, told
+        sum(int(row[3]) for row in rows if row[3] != "-") == 30, told
     member.leave()
     groups("--reset-offsets", "--group", name, "--topic", name, "--to-earliest", "--execute")
     again = tools.consume(name, 30, "--group", name, *protocol)

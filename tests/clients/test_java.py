@@ -85,18 +85,22 @@ def test_topics(tools, name):
     assert f"Topic '{name}' already exists." in told
     tools("topics", "--create", "--topic", name, "--if-not-exists")
     assert name in tools("topics", "--list").split()
-    told = tools("topics", "--describe", "--topic", name)
-    head, *rest = told.strip().splitlines()
-    assert "PartitionCount: 3" in head and "ReplicationFactor: 3" in head
-    assert "retention.ms=86400000" in head and "segment.bytes=1048576" in head
-    assert len(rest) == 3 and len({re.search(r"Leader: (\d)", line)[1] for line in rest}) == 3
-    for line in rest:
-        assert sorted(re.search(r"Isr: ([\d,]+)", line)[1].split(",")) == ["1", "2", "3"]
+
+    def spread():
+        told = tools("topics", "--describe", "--topic", name)
+        head, *rest = told.strip().splitlines()
+        assert "PartitionCount: 3" in head and "ReplicationFactor: 3" in head
+        assert "retention.ms=86400000" in head and "segment.bytes=1048576" in head
+        leaders = {word for line in rest for word in re.findall(r"Leader: (\d)", line)}
+        in_sync = [sorted(re.search(r"Isr: ([\d,]*)", line)[1].split(",")) for line in rest]
+        return leaders == {"1", "2", "3"} and in_sync == [["1", "2", "3"]] * 3
+
+    wait_until(spread)
     tools("topics", "--alter", "--topic", name, "--partitions", 5)
     told = tools("topics", "--alter", "--topic", name, "--partitions", 2, code=1)
     assert "currently has 5 partition(s); 2 would not be an increase." in told
     wait_until(lambda: "PartitionCount: 5" in tools("topics", "--describe", "--topic", name))
-    assert tools("topics", "--describe", "--under-replicated-partitions").strip() == ""
+    wait_until(lambda: not tools("topics", "--describe", "--under-replicated-partitions").strip())
     assert tools("topics", "--describe", "--unavailable-partitions").strip() == ""
     tools("topics", "--delete", "--topic", name)
     wait_until(lambda: name not in tools("topics", "--list").split())

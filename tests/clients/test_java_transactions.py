@@ -235,7 +235,7 @@ def test_each_input_has_one_output_although_coordinators_die(jvm, own_cluster, n
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         working = pool.submit(application, "transform", application.servers, name, sink, group,
-                              name, 2 * HALF, deadline=2 * DEADLINE)
+                              name, 2 * HALF, deadline=5 * DEADLINE)
         for values, kind, key in zip(halves, (TRANSACTION, GROUP), (name, group)):
             victim, before = coordinator(cluster, kind, key), copied()
             feed(cluster, name, values)

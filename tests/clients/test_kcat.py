@@ -41,12 +41,15 @@ def test_every_compression_with_every_acks(cluster, name, codec, acks):
 def test_every_node_names_all_brokers_and_serves(cluster, name):
     kcat(cluster, "-P", "-t", name, "-X", "enable.idempotence=true", data=b"a\nb\nc\n")
     for node in (1, 2, 3):
-        told = json.loads(kcat(cluster, "-L", "-J", "-t", name, node=node))
-        assert sorted(b["name"] for b in told["brokers"]) == sorted(cluster.kafka)
-        partitions = told["topics"][0]["partitions"]
-        assert sorted(p["partition"] for p in partitions) == [0, 1, 2]
-        assert all(len(p["replicas"]) == 3 for p in partitions)
-        assert len({p["leader"] for p in partitions}) == 3, "leaders are spread"
+        def spread():
+            told = json.loads(kcat(cluster, "-L", "-J", "-t", name, node=node))
+            assert sorted(b["name"] for b in told["brokers"]) == sorted(cluster.kafka)
+            partitions = told["topics"][0]["partitions"]
+            assert sorted(p["partition"] for p in partitions) == [0, 1, 2]
+            assert all(len(p["replicas"]) == 3 for p in partitions)
+            return len({p["leader"] for p in partitions}) == 3
+
+        wait_until(spread, 30, "leaders that are spread", pause=0.2)
         read = kcat(cluster, "-C", "-t", name, "-e", "-q", "-o", "beginning", node=node)
         assert sorted(read.split()) == [b"a", b"b", b"c"]
 

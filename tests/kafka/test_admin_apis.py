@@ -23,8 +23,10 @@ def admin(cluster):
 
 
 @pytest.fixture
-def topic(admin, name):
+def topic(cluster, admin, name):
     admin.create_topics([NewTopic(name, 3, 3)])
+    # Any node is asked about it.
+    cluster.digests()
     return name
 
 
@@ -78,9 +80,10 @@ def test_a_replica_is_moved_only_to_where_it_is(cluster, admin, topic):
     assert [error.errno for error in results] == [0, 57, 3]
 
 
-def test_topic_partitions_come_page_by_page(admin, name):
+def test_topic_partitions_come_page_by_page(cluster, admin, name):
     topics = [f"{name}-{letter}" for letter in "abc"]
     admin.create_topics([NewTopic(topic, 3, 3) for topic in topics])
+    cluster.digests()
     cursor, pages = None, []
     while True:
         answer = admin.describe_topic_partitions(topics, 2, cursor)
@@ -92,9 +95,12 @@ def test_topic_partitions_come_page_by_page(admin, name):
             break
     assert all(len(page) <= 2 for page in pages)
     assert sum(pages, []) == [(topic, index) for topic in topics for index in range(3)]
-    part = partitions_of(admin, topics[0])[0]
-    assert part["leader_id"] in (1, 2, 3) and sorted(part["replica_nodes"]) == [1, 2, 3]
-    assert sorted(part["isr_nodes"]) == [1, 2, 3] and part["offline_replicas"] == []
+    def whole():
+        part = partitions_of(admin, topics[0])[0]
+        led = part["leader_id"] in (1, 2, 3) and sorted(part["replica_nodes"]) == [1, 2, 3]
+        return led and sorted(part["isr_nodes"]) == [1, 2, 3] and part["offline_replicas"] == []
+
+    wait_until(whole, DEADLINE, "replicas in sync")
 
 
 def test_topic_partitions_name_what_is_not_there_and_refuse_a_bad_cursor(admin, topic):

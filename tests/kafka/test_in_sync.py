@@ -39,7 +39,9 @@ def test_an_acknowledgement_waits_for_the_third_replica(own_cluster):
     def led_elsewhere():
         partitions = admin.list_topics("three", timeout=10).topics["three"].partitions.values()
         ready = all(set(found.isrs) == {1, 2, 3} for found in partitions)
-        return [found.id for found in partitions if ready and found.leader != 3]
+        # One that is led by another than its first replica is about to move.
+        return [found.id for found in partitions
+                if ready and found.leader == found.replicas[0] != 3]
 
     partition = wait_until(led_elsewhere, DEADLINE, "replicas in sync, leaders on all nodes")[0]
     assert produce(producer, "three", partition) is None
@@ -79,7 +81,7 @@ def test_a_topic_that_wants_three_replicas_is_refused_while_one_stands_still(own
         return codes(topic) == [None] * 3
 
     wait_until(lambda: in_sync() == [up] * 3, DEADLINE, "all replicas in sync")
-    assert taken("three")
+    wait_until(lambda: taken("three"), DEADLINE, "three replicas")
 
     stopped = cluster.node(3)
     stopped.signal(signal.SIGSTOP)

@@ -1,14 +1,16 @@
 """What those who are let in may do."""
 
+import struct
+
 import kafka.errors
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import (
     AclBindingFilter, AclOperation, AclPermissionType, AdminClient, ConfigResource, NewTopic,
     ResourcePatternType, ResourceType, ScramCredentialInfo, ScramMechanism,
     UserScramCredentialUpsertion,
 )
-from support.secured import DEADLINE, consume, every_entry, produce
+from support.secured import DEADLINE, RawSasl, consume, every_entry, produce
 from support.wait import wait_until
 
 SCRAM = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
@@ -119,6 +121,48 @@ def test_administration_needs_rights(secured, user, name):
     for attempt in [tries["describe"], tries["create"], tries["delete"], tries["users"],
                     lambda: every_entry(client)]:
         wait_until(lambda: attempt() or True, DEADLINE, "the right on all nodes")
+
+
+def delete_by_id(raw, topic_id):
+    """DeleteTopics, version 6, of one topic; its name as it is told, and the error code."""
+    timeout = struct.pack(">i", DEADLINE * 1000)
+    told = raw.ask(20, 6, b"\x02\0" + topic_id + b"\0" + timeout + b"\0", flexible=True)
+    # A tag list, the throttle time, one topic: its name, its id, the code.
+    length = told[6]
+    name = told[7:6 + length].decode() if length else None
+    at = 7 + max(length - 1, 0)
+    assert told[5] == 2 and told[at:at + 16] == topic_id
+    return name, struct.unpack_from(">h", told, at + 16)[0]
+
+
+def test_who_may_only_describe_a_topic_deletes_none_by_any_name(secured, user, name):
+    client, principal = user
+    make(secured, name)
+    admin = AdminClient(client)
+    topics = TopicCollection([name])
+    found = secured.admin.describe_topics(topics)[name].result(DEADLINE).topic_id
+    topic_id = struct.pack(">qq", found.get_most_significant_bits(),
+                           found.get_least_significant_bits())
+    raw = RawSasl(secured.cluster.kafka[0], client["sasl.username"], client["sasl.password"],
+                  secured.certificates)
+    denied, unknown_id = 29, 100
+    assert delete_by_id(raw, topic_id) == (None, denied), "its name is not told"
+    secured.allow(principal, ("DESCRIBE", "TOPIC", name), ("DESCRIBE", "TOPIC", f"no-{name}"))
+    assert delete_by_id(raw, topic_id) == (name, denied)
+    assert delete_by_id(raw, bytes(15) + b"x") == (None, unknown_id)
+    for topic, error in ((name, "TOPIC_AUTHORIZATION_FAILED"),
+                         (f"no-{name}", "UNKNOWN_TOPIC_OR_PART"),
+                         (f"hidden-{name}", "TOPIC_AUTHORIZATION_FAILED")):
+        with pytest.raises(KafkaException, match=error):
+            admin.delete_topics([topic])[topic].result(DEADLINE)
+    # Who may delete a topic and is denied to describe it cannot name it.
+    hide = secured.acl(principal, "DESCRIBE", "TOPIC", name, allow=False)
+    secured.admin.create_acls([hide])[hide].result(DEADLINE)
+    secured.allow(principal, ("DELETE", "TOPIC", name))
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        admin.delete_topics([name])[name].result(DEADLINE)
+    assert delete_by_id(raw, topic_id) == (name, 0)
+    raw.close()
 
 
 def test_a_transactional_id_needs_write(secured, user, name):

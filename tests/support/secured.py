@@ -102,7 +102,12 @@ class Secured:
         """Makes a user; returns its settings."""
         done = self.cluster.run("user", "create", name, input=f"secret of {name}\n")
         assert done.returncode == 0, done.stderr
+        self.known_everywhere()
         return self.client(name, f"secret of {name}")
+
+    def known_everywhere(self):
+        """Every node has applied what was acknowledged: each decides by its own copy."""
+        self.cluster.digests()
 
     def acl(self, principal, operation, kind, name, allow=True, prefixed=False):
         pattern = ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL
@@ -117,6 +122,7 @@ class Secured:
                 for operation, kind, name in grants]
         for future in self.admin.create_acls(acls).values():
             future.result(DEADLINE)
+        self.known_everywhere()
 
 
 def java_properties(client):

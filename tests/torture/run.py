@@ -110,7 +110,7 @@ class Run:
         new = [NewTopic(name, count, 3, config=config)
                for name, (count, config) in topics.items()]
         refused = False
-        for future in admin.create_topics(new, operation_timeout=20).values():
+        for future in admin.create_topics(new, operation_timeout=20, request_timeout=60).values():
             try:
                 future.result()
             except KafkaException as e:

@@ -49,6 +49,8 @@ const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 const PURGE_PATIENCE: Duration = Duration::from_millis(200);
 /// How often a group looks whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
+/// How often a node makes checkpoints whose disk is below its reserve.
+const LOW_DISK_EVERY: Duration = Duration::from_secs(2);
 /// How often a node looks whether it keeps too much log.
 const PURGE_LOOK: Duration = Duration::from_secs(1);
 
@@ -456,17 +458,21 @@ impl Cluster {
     async fn run_checkpoints(self: Arc<Self>, id: GroupId, number: u32) {
         let every = self.options.checkpoint_every;
         let groups = u32::try_from(self.groups.len()).unwrap_or(1);
-        let mut due = tokio::time::Instant::now() + every * (number + 1) / groups;
+        let mut last = tokio::time::Instant::now();
+        let mut due = last + every * (number + 1) / groups;
         let running = &self.groups[&id];
         loop {
             tokio::time::sleep(CHECKPOINT_LOOK).await;
             let bytes = self.wal.live_bytes_of(id);
             let grown = bytes.saturating_sub(running.bytes_then.load(Ordering::Relaxed));
             let now = tokio::time::Instant::now();
-            if now < due && grown <= CHECKPOINT_BYTES {
+            // What was deleted goes with the next checkpoints: sooner where room is short.
+            let low = self.own_disk_low.load(Ordering::Relaxed);
+            let is_due = now >= if low { due.min(last + LOW_DISK_EVERY) } else { due };
+            if !is_due && grown <= CHECKPOINT_BYTES {
                 continue;
             }
-            due = now + every;
+            (last, due) = (now, now + every);
             if let Err(e) = self.checkpoint(id).await {
                 self.fail(format!("checkpoint of group {id}: {e}"));
                 return;

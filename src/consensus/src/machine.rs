@@ -97,6 +97,12 @@ pub trait StateMachine: Send + 'static {
         Box::new(|| Ok(()))
     }
 
+    /// Whether files wait for further checkpoints to go: one is then made although nothing was
+    /// applied since the last.
+    fn waits_for_checkpoint(&self) -> bool {
+        false
+    }
+
     /// Before a snapshot is installed over this state: stops writing to files. `restore` follows.
     fn release(&mut self) -> Result<(), Fatal> {
         Ok(())

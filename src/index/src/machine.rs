@@ -214,6 +214,11 @@ impl StateMachine for ShardsMachine {
         })
     }
 
+    fn waits_for_checkpoint(&self) -> bool {
+        !(self.removed.is_empty() && self.removed_before.is_empty())
+            || self.shards.values().any(|copy| copy.stream.waits_to_delete())
+    }
+
     fn release(&mut self) -> Result<(), Fatal> {
         for (id, copy) in std::mem::take(&mut self.shards) {
             copy.close();

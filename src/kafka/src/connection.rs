@@ -369,7 +369,7 @@ async fn respond(
     let mut proof: Option<Frame> = None;
     let mut only_produce = true;
     let mut open = true;
-    let mut muted = sasl::now();
+    let (mut muted, mut fetches) = (sasl::now(), false);
     loop {
         if let Some((_, produce)) = &next
             && (under_way.slots.is_empty() || *produce && only_produce)
@@ -400,7 +400,7 @@ async fn respond(
             () = sleep_until(muted), if !listening => {}
             frame = frames.recv(), if open && room && listening => match frame {
                 Some(frame) if session.proves_again(&frame) => proof = Some(frame),
-                Some(frame) => next = Some(begin(&session, frame)?),
+                Some(frame) => next = Some(begin(&session, frame, &mut fetches)?),
                 None => open = false,
             },
         }
@@ -408,7 +408,12 @@ async fn respond(
 }
 
 /// Decodes a request; the flag says whether it may overlap with others like it, as a produce may.
-fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), End> {
+/// `fetches` says whether the connection has fetched before.
+fn begin(
+    session: &Session<'_>,
+    frame: Frame,
+    fetches: &mut bool,
+) -> Result<(Work<'static>, bool), End> {
     if sasl::has_expired(&session.caller) {
         return Err(End::Expired);
     }
@@ -441,12 +446,14 @@ fn begin(session: &Session<'_>, frame: Frame) -> Result<(Work<'static>, bool), E
     {
         fetch.max_wait_ms = fetch.max_wait_ms.min(LARGE_FETCH_WAIT_MS);
     }
+    let is_fetch = matches!(request.body, RequestBody::Fetch(_));
+    let fresh = is_fetch && !std::mem::replace(fetches, true);
     let silent = matches!(&request.body, RequestBody::Produce(body) if body.acks == 0);
     let (shared, caller, peer) = (session.shared.clone(), session.caller.clone(), session.peer);
     let work = async move {
         let (version, correlation_id) = (request.version, request.correlation_id);
         let client = request.client_id.clone().unwrap_or_default();
-        quotas::limit(&shared, &caller, &client, &mut request.body);
+        quotas::limit(&shared, &caller, &client, &mut request.body, fresh);
         let mut holds = Holds { request: permit, records: None };
         let key = request.body.key();
         let body = handlers::handle(&shared, &caller, request, peer, &mut holds).await;

@@ -2,7 +2,9 @@
 //!
 //! What goes over the quota is served, and told to wait (`throttle_time_ms`); the connection then
 //! takes no further request for that time, whatever the client does. Kafka mutes it likewise, but
-//! empties a fetch that goes over (decision 16).
+//! empties a fetch that goes over (decision 16). A new connection has not waited: while its client
+//! is over the quota its first fetch gets no records, or who connects again and again would get as
+//! many times the quota.
 
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use secure::throttle::{SAMPLES, Sensors};
 use crate::caller::Caller;
 use crate::codec::{RequestBody, ResponseBody};
 use crate::gateway::Shared;
+use crate::handlers::NO_RECORDS;
 
 /// What clients sent and took lately.
 pub(crate) struct Quotas {
@@ -27,12 +30,24 @@ impl Quotas {
     }
 }
 
-/// A fetch asks for no more than the quota allows in its window.
-pub(crate) fn limit(shared: &Shared, caller: &Caller, client_id: &str, body: &mut RequestBody) {
+/// A fetch asks for no more than the quota allows in its window; the first of a connection, which
+/// is `fresh`, for nothing while the client is over its quota already.
+pub(crate) fn limit(
+    shared: &Shared,
+    caller: &Caller,
+    client_id: &str,
+    body: &mut RequestBody,
+    fresh: bool,
+) {
     let RequestBody::Fetch(request) = body else { return };
     let quotas = shared.backend.security.store().quotas();
     let found = quotas.resolve(caller.name(), client_id, CONSUMER_BYTE_RATE);
-    let Some((_, bound)) = found else { return };
+    let Some((bucket, bound)) = found else { return };
+    let now = shared.quotas.env.clock.monotonic();
+    if fresh && !shared.quotas.fetched.wait(&bucket, bound, now).is_zero() {
+        request.max_bytes = NO_RECORDS;
+        return;
+    }
     let seconds = u32::try_from(SAMPLES - 1).unwrap_or(1);
     #[expect(clippy::cast_possible_truncation, reason = "a float to integer cast saturates")]
     let window = (bound * f64::from(seconds)) as i32;

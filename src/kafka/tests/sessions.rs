@@ -138,7 +138,7 @@ async fn a_session_waits_for_its_bytes_and_for_no_more() {
     news.sort_unstable();
     assert_eq!(news, [(0, 0, 2, true), (2, 0, 1, true)]);
     let mut late = by_name((id, 2), vec![part(0, 2), part(2, 1)]);
-    (late.min_bytes, late.max_wait_ms) = (3000, 100);
+    (late.min_bytes, late.max_wait_ms) = (3000, 2000);
     reader.send(NAMES, late).await;
     put(&mut writer, 1, b"x").await;
     let (_, body) = reader.receive(ApiKey::Fetch, NAMES).await;

@@ -517,6 +517,11 @@ impl StateMachine for DataMachine {
         })
     }
 
+    fn waits_for_checkpoint(&self) -> bool {
+        !(self.removed.is_empty() && self.removed_before.is_empty())
+            || self.view.all().iter().any(|part| part.stream.waits_to_delete())
+    }
+
     fn release(&mut self) -> Result<(), Fatal> {
         let parts = self.view.all();
         let removed = self.removed.iter().chain(&self.removed_before);

@@ -5,6 +5,7 @@
 //! everything. Numbers are those of Kafka's messages.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -230,7 +231,7 @@ impl Filter {
 pub struct Actor {
     /// Such as `User:alice`.
     pub principal: String,
-    /// The client's address as text.
+    /// The client's address as text: an IPv6 address in its shortest form (RFC 5952).
     pub host: String,
 }
 
@@ -246,6 +247,7 @@ pub struct Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     principal: String,
+    /// As an [`Actor`] has it: Kafka's users write IPv6 addresses as Java does, without `::`.
     host: String,
     operation: Operation,
     permission: Permission,
@@ -307,7 +309,10 @@ impl AclTable {
             let kind = kinds.entry(binding.resource).or_default();
             let entry = Entry {
                 principal: binding.principal.clone(),
-                host: binding.host.clone(),
+                host: match binding.host.parse::<IpAddr>() {
+                    Ok(address) => address.to_canonical().to_string(),
+                    Err(_) => binding.host.clone(),
+                },
                 operation: binding.operation,
                 permission: binding.permission,
             };
@@ -377,7 +382,10 @@ impl AclTable {
         if kind.literal.get(WILDCARD).is_some_and(denied_all) {
             return false;
         }
-        if rules.allow_without_entries {
+        // Kafka asks for this name first: where resources without entries are open, most are,
+        // unless an entry is for all.
+        if rules.allow_without_entries && self.allows(rules, actor, operation, resource, "hardcode")
+        {
             return true;
         }
         let prefix_denied = |name: &str| {
@@ -503,6 +511,18 @@ mod tests {
         assert!(table.allows(&rules, &other, Read, Topic, "t"));
         assert!(!table.allows(&rules, &other, Read, Group, "t"));
         assert!(table.allows(&rules, &actor("root"), Alter, Cluster, CLUSTER));
+        for (written, seen) in [
+            ("2001:db8:0:0:0:0:0:1", "2001:db8::1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("::ffff:10.0.0.2", "10.0.0.2"),
+        ] {
+            let mut never = entry("t", EVERYBODY, Read, Deny);
+            never.host = written.to_owned();
+            let table = AclTable::new([never, entry("t", "User:a", Read, Allow)].into());
+            let from = |host: &str| Actor { host: host.to_owned(), ..actor("a") };
+            assert!(!table.allows(&Rules::default(), &from(seen), Read, Topic, "t"), "{written}");
+            assert!(table.allows(&Rules::default(), &from("2001:db8::2"), Read, Topic, "t"));
+        }
     }
 
     #[test]
@@ -532,6 +552,13 @@ mod tests {
         assert!(may(&[entry("t..", "User:a", Write, Allow), prefix]));
         assert!(!may(&[entry("t", "User:a", Write, Allow), entry("*", EVERYBODY, All, Deny)]));
         assert!(may(&[entry("*", "User:a", Write, Allow), denied]));
+        let open = Rules { allow_without_entries: true, ..Rules::default() };
+        let may_openly = |entries: &[Binding]| {
+            let table = AclTable::new(entries.iter().cloned().collect());
+            table.allows_somewhere(&open, &actor("a"), Write, Topic)
+        };
+        assert!(may_openly(&[]) && may_openly(&[entry("t", "User:b", Write, Allow)]));
+        assert!(!may_openly(&[entry("*", "User:b", Write, Allow)]), "every resource has an entry");
     }
 
     #[test]

@@ -108,10 +108,12 @@ fn rows(golden: &mut Golden) {
         machine.apply(&at, codec::encode(&command).into(), &mut rows).unwrap();
     }
     let found = rows.scan(b"").unwrap();
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 5);
     golden.rows("m0", found);
     restored.machine_m0().restore(&rows).unwrap();
-    assert_eq!(restored.verifiers("사용자"), Some(verifiers()));
+    assert_eq!(restored.user("사용자").unwrap().verifiers, verifiers());
+    assert_eq!(restored.user("나"), store.user("나"));
+    assert_eq!(restored.user("나").unwrap().newest, Some(Hash::Sha512));
     assert_eq!(restored.users(), store.users());
     assert_eq!(restored.acls().entries(), store.acls().entries());
     assert_eq!(*restored.quotas(), *store.quotas());

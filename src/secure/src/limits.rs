@@ -44,8 +44,5 @@ pub const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// A TLS handshake takes at most so long.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// TLS handshakes under way at once; a further one is closed.
-pub const MAX_HANDSHAKES: usize = 256;
-
-/// Clients whose rate is followed at once; the one longest idle is forgotten first.
+/// Clients whose rate is followed at once; those longest idle are forgotten first.
 pub const MAX_SENSORS: usize = 10_000;

@@ -1,18 +1,19 @@
 //! The machine for users, access control lists and quotas in `m0`.
 //!
-//! Rows: `U` + name: verifiers; `A` + entry: nothing; `Q` + entity: values.
+//! Rows: `U` + name: verifiers; `N` + name: the hash whose verifier was set last, if one was set by
+//! itself; `A` + entry: nothing; `Q` + entity: values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::codec;
 use bytes::Bytes;
 use consensus::{ApplyAt, Fatal, Rows, StateMachine};
 
 use crate::acl::{AclTable, Binding, Filter};
-use crate::command::{AclResult, Command, Reply, UserChange, UserResult, Verifiers};
+use crate::command::{AclResult, Command, Reply, UserChange, UserResult};
 use crate::limits::{MAX_ACLS, MAX_QUOTAS, MAX_TOLD_BYTES, MAX_USERS};
 use crate::quota::{Entity, QuotaTable, Values};
-use crate::store::Store;
+use crate::store::{Store, User};
 
 /// Bytes of an encoded entry beside its three texts, and some more.
 const FIXED_BYTES: usize = 64;
@@ -25,6 +26,11 @@ fn key(kind: u8, name: &[u8]) -> Vec<u8> {
     [&[kind], name].concat()
 }
 
+fn name_of(row: &[u8]) -> Result<String, Fatal> {
+    let name = row.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+    name.map(str::to_owned).ok_or_else(|| Fatal("bad key of a user's row".to_owned()))
+}
+
 impl Machine {
     pub(crate) fn new(store: Store) -> Self {
         Self { store }
@@ -33,18 +39,20 @@ impl Machine {
     fn run(&self, command: Command, rows: &mut Rows<'_>) -> Reply {
         match command {
             Command::EnsureUser { name, verifiers } => {
-                let result = match self.store.verifiers(&name) {
-                    Some(_) => UserResult::Done,
-                    None => self.save_user(&name, verifiers, rows),
+                let result = if self.store.knows(&name) {
+                    UserResult::Done
+                } else {
+                    self.save_user(&name, User { verifiers, newest: None }, rows)
                 };
                 Reply::Users(vec![result])
             }
             Command::AlterUsers { changes } => {
                 Reply::Users(changes.into_iter().map(|c| self.alter_user(c, rows)).collect())
             }
-            Command::DeleteUser { name } => Reply::Users(vec![match self.store.verifiers(&name) {
-                Some(_) => self.save_user(&name, Verifiers::new(), rows),
-                None => UserResult::NotFound,
+            Command::DeleteUser { name } => Reply::Users(vec![if self.store.knows(&name) {
+                self.save_user(&name, User::default(), rows)
+            } else {
+                UserResult::NotFound
             }]),
             Command::CreateAcls { entries } => Reply::Acls(self.create_acls(entries, rows)),
             Command::DeleteAcls { filters } => Reply::Removed(self.delete_acls(&filters, rows)),
@@ -63,32 +71,39 @@ impl Machine {
     fn alter_user(&self, change: UserChange, rows: &mut Rows<'_>) -> UserResult {
         match change {
             UserChange::Set { name, hash, verifier } => {
-                let mut verifiers = self.store.verifiers(&name).unwrap_or_default();
-                verifiers.insert(hash, verifier);
-                self.save_user(&name, verifiers, rows)
+                let mut user = self.store.user(&name).unwrap_or_default();
+                user.verifiers.insert(hash, verifier);
+                user.newest = Some(hash);
+                self.save_user(&name, user, rows)
             }
             UserChange::Remove { name, hash } => {
-                let mut verifiers = self.store.verifiers(&name).unwrap_or_default();
-                if verifiers.remove(&hash).is_none() {
+                let mut user = self.store.user(&name).unwrap_or_default();
+                if user.verifiers.remove(&hash).is_none() {
                     return UserResult::NotFound;
                 }
-                self.save_user(&name, verifiers, rows)
+                user.newest = user.newest.filter(|newest| *newest != hash);
+                self.save_user(&name, user, rows)
             }
         }
     }
 
-    fn save_user(&self, name: &str, verifiers: Verifiers, rows: &mut Rows<'_>) -> UserResult {
-        let known = self.store.verifiers(name).is_some();
-        if !known && !verifiers.is_empty() && self.store.user_count() >= MAX_USERS {
+    fn save_user(&self, name: &str, user: User, rows: &mut Rows<'_>) -> UserResult {
+        let stays = !user.verifiers.is_empty();
+        if stays && !self.store.knows(name) && self.store.user_count() >= MAX_USERS {
             return UserResult::TooMany;
         }
         let row = key(b'U', name.as_bytes());
-        if verifiers.is_empty() {
-            rows.delete(&row);
+        if stays {
+            rows.put(&row, codec::encode(&user.verifiers));
         } else {
-            rows.put(&row, codec::encode(&verifiers));
+            rows.delete(&row);
         }
-        self.store.put_user(name, verifiers);
+        let row = key(b'N', name.as_bytes());
+        match user.newest.filter(|_| stays) {
+            Some(hash) => rows.put(&row, codec::encode(&hash)),
+            None => rows.delete(&row),
+        }
+        self.store.put_user(name, user);
         UserResult::Done
     }
 
@@ -172,12 +187,17 @@ impl StateMachine for Machine {
     }
 
     fn restore(&mut self, rows: &Rows<'_>) -> Result<(), Fatal> {
-        self.store.clear_users();
+        let mut users = BTreeMap::new();
         for (row, value) in rows.scan(b"U")? {
-            let name = row.get(1..).and_then(|name| std::str::from_utf8(name).ok());
-            let name = name.ok_or_else(|| Fatal("bad key of a user's row".to_owned()))?;
-            self.store.put_user(name, codec::decode(&value)?);
+            let user = User { verifiers: codec::decode(&value)?, newest: None };
+            users.insert(name_of(&row)?, user);
         }
+        for (row, value) in rows.scan(b"N")? {
+            if let Some(user) = users.get_mut(&name_of(&row)?) {
+                user.newest = Some(codec::decode(&value)?);
+            }
+        }
+        self.store.set_users(users);
         let mut entries = BTreeSet::new();
         for (row, _) in rows.scan(b"A")? {
             entries.insert(codec::decode(row.get(1..).unwrap_or_default())?);

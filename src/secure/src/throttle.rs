@@ -24,6 +24,9 @@ struct Sensor {
 
 const KEPT_MS: u64 = SAMPLES as u64 * SAMPLE_MS;
 
+/// This part of all sensors goes at once when there are too many.
+const FORGOTTEN_PART: usize = 10;
+
 impl Sensor {
     fn count(&mut self, now_ms: u64, bytes: f64) {
         while self
@@ -82,6 +85,15 @@ impl Sensors {
         sensor.wait(now_ms, bound)
     }
 
+    /// How long a client must wait at `now` for what was counted before.
+    pub fn wait(&self, bucket: &Bucket, bound: f64, now: Duration) -> Duration {
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let mut sensors = self.0.lock();
+        let Some(sensor) = sensors.get_mut(bucket) else { return Duration::ZERO };
+        sensor.count(now_ms, 0.0);
+        sensor.wait(now_ms, bound)
+    }
+
     /// Buckets followed.
     pub fn len(&self) -> usize {
         self.0.lock().len()
@@ -93,14 +105,20 @@ impl Sensors {
     }
 }
 
-/// Forgets everything that is too old to count, else the one longest idle.
+/// Forgets everything that is too old to count, else those longest idle: many at once, as it looks
+/// at all of them.
 fn forget_idlest(sensors: &mut HashMap<Bucket, Sensor>, now_ms: u64) {
     sensors.retain(|_, sensor| now_ms.saturating_sub(sensor.last_ms()) < KEPT_MS);
     if sensors.len() >= MAX_SENSORS {
-        let idlest = sensors.iter().min_by_key(|(_, sensor)| sensor.last_ms());
-        if let Some(bucket) = idlest.map(|(bucket, _)| bucket.clone()) {
-            sensors.remove(&bucket);
-        }
+        let mut last: Vec<u64> = sensors.values().map(Sensor::last_ms).collect();
+        let (_, limit, _) = last.select_nth_unstable(MAX_SENSORS / FORGOTTEN_PART);
+        let limit = *limit;
+        let mut left = MAX_SENSORS / FORGOTTEN_PART;
+        sensors.retain(|_, sensor| {
+            let goes = left > 0 && sensor.last_ms() <= limit;
+            left -= usize::from(goes);
+            !goes
+        });
     }
 }
 
@@ -150,8 +168,15 @@ mod tests {
             let now = Duration::from_millis(1000 + u64::try_from(n / 100).unwrap());
             sensors.record(bucket(n), 1, 1.0, now);
         }
-        assert_eq!(sensors.len(), MAX_SENSORS);
-        sensors.record(bucket(usize::MAX), 1, 1.0, Duration::from_secs(100));
-        assert_eq!(sensors.len(), 1);
+        assert_eq!(sensors.len(), MAX_SENSORS - MAX_SENSORS / FORGOTTEN_PART + 10);
+        let at = Duration::from_millis(1200);
+        let waits = |n: usize| sensors.wait(&bucket(n), 0.01, at) > Duration::ZERO;
+        assert!(!waits(0) && !waits(99), "the longest idle are forgotten");
+        assert!(waits(MAX_SENSORS / 2) && waits(MAX_SENSORS + 9));
+        // Once there is no room, all go that are too old to count.
+        for n in MAX_SENSORS + 10..MAX_SENSORS + 1010 {
+            sensors.record(bucket(n), 1, 1.0, Duration::from_secs(100));
+        }
+        assert!(sensors.len() <= 1000);
     }
 }

@@ -15,12 +15,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::dn;
-use crate::limits::{HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, MAX_PEM_BYTES, RELOAD_EVERY};
+use crate::limits::{HANDSHAKE_TIMEOUT, MAX_PEM_BYTES, RELOAD_EVERY};
 
 /// An encrypted connection of a client.
 pub type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
@@ -80,9 +79,6 @@ pub enum TlsError {
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Too many at once.
-    #[error("too many handshakes at once")]
-    TooMany,
     /// It took too long.
     #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     Slow,
@@ -157,7 +153,6 @@ struct Inner {
     auth: ClientAuth,
     current: RwLock<Arc<ServerConfig>>,
     pem: RwLock<Pem>,
-    handshakes: Semaphore,
 }
 
 /// The server's side of TLS. Cloning shares it.
@@ -175,8 +170,7 @@ impl TlsServer {
     pub fn load(env: &Env, files: TlsFiles, auth: ClientAuth) -> Result<Self, TlsError> {
         let pem = Pem::read(env, &files)?;
         let current = RwLock::new(Arc::new(build(&files, &pem, auth)?));
-        let handshakes = Semaphore::new(MAX_HANDSHAKES);
-        Ok(Self(Arc::new(Inner { files, auth, current, pem: RwLock::new(pem), handshakes })))
+        Ok(Self(Arc::new(Inner { files, auth, current, pem: RwLock::new(pem) })))
     }
 
     /// Whether clients show a certificate.
@@ -228,14 +222,13 @@ impl TlsServer {
         }
     }
 
-    /// Shakes hands with a client. Cancel-safe: the connection is then closed.
+    /// Shakes hands with a client. Cancel-safe: the connection is then closed. How many do so at
+    /// once is the caller's to bound, as connections: a bound for handshakes alone would let those
+    /// who say nothing keep all others out.
     pub async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let place = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.0.handshakes.acquire()).await;
-        // The semaphore is never closed.
-        let _place = place.map_err(|_| HandshakeError::TooMany)?;
         let acceptor = TlsAcceptor::from(self.0.current.read().clone());
         let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
         shaking.await.map_err(|_| HandshakeError::Slow)?.map_err(HandshakeError::Failed)

@@ -37,6 +37,25 @@ pub(crate) struct Batch {
     pub(crate) seals: bool,
 }
 
+/// What to read of a file.
+pub(crate) struct Plan {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) segment: FileId,
+    /// The segment's index does not know all of it.
+    pub(crate) partial: bool,
+    /// The file was opened for this.
+    pub(crate) opened: bool,
+}
+
+/// The next step of a read.
+pub(crate) enum Planned {
+    Read(Plan),
+    /// To be opened first, without the state's lock: the disk may keep that long.
+    Open(FileId),
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) segments: VecDeque<Segment>,
@@ -206,6 +225,30 @@ impl State {
         self.segments.get(self.segments.partition_point(|s| s.info.next_offset <= offset))
     }
 
+    /// What a read of the file that holds `offset`, or something after it, needs; `opened` is what
+    /// was opened for it, if anything was.
+    pub(crate) fn plan(
+        &mut self,
+        offset: u64,
+        opened: &mut Option<(FileId, Arc<dyn DiskFile>)>,
+    ) -> Option<Planned> {
+        let id = self.segment_for(offset)?.info.file();
+        let fresh = opened.take().filter(|(segment, _)| *segment == id).map(|(_, file)| file);
+        let segment = self.find_file(id)?;
+        let (file, opened) = match (&segment.reader, fresh) {
+            (Some(file), _) => (file.clone(), false),
+            (None, Some(file)) => {
+                segment.reader = Some(file.clone());
+                (file, true)
+            }
+            (None, None) => return Some(Planned::Open(id)),
+        };
+        let segment = self.find(id.base_offset)?;
+        let start = segment.index.position_of(offset);
+        let (end, partial) = (self.whole_until(segment), segment.index.is_partial());
+        Some(Planned::Read(Plan { file, start, end, segment: id, partial, opened }))
+    }
+
     /// Where the frames of a segment that are whole in its file end. The file may hold a part of
     /// the next frame, which memory then has.
     pub(crate) fn whole_until(&self, segment: &Segment) -> u64 {
@@ -245,6 +288,11 @@ impl State {
 }
 
 impl State {
+    /// Whether files wait for further checkpoints to go.
+    pub(crate) fn waits_to_delete(&self) -> bool {
+        !(self.trimmed.is_empty() && self.trimmed_before.is_empty() && self.replaced.is_empty())
+    }
+
     /// Puts rewritten segments in the place of all that begin before `upto`; returns the bytes
     /// dropped from memory. Changes nothing when it fails.
     pub(crate) fn replace(&mut self, upto: u64, with: &[SegmentInfo]) -> Result<usize, String> {

@@ -12,13 +12,16 @@ use parking_lot::Mutex;
 
 use crate::index::{Scan, sane};
 use crate::rewrite::{FrameReader, Rewrite};
-use crate::state::State;
+use crate::state::{Plan, Planned, State};
 use crate::writer::{Chunk, OpenFile, SegmentWriter, Shared, Writing, segment_path};
 use crate::{FRAME_HEADER_BYTES, FileId, FrameParser, SegmentInfo, limits};
 
 /// Attempts to open a file while too many are open, and the pause between them: half a minute.
 const OPEN_ATTEMPTS: u32 = 300;
 const OPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Frames passed in a file whose index is being made are noted in it so many at once.
+const SEEN_AT_ONCE: usize = 4096;
 
 /// How much a flush writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,14 @@ pub(crate) struct Inner {
     io: Mutex<IoSide>,
     /// Held during a sync: a second one may only return after the first has synced for both.
     syncing: Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A stream that was closed, and not trimmed to its end, still counted.
+        let held = self.state.get_mut().tail_bytes;
+        self.shared.memory.fetch_sub(held, Ordering::Relaxed);
+    }
 }
 
 /// What only the writing side touches; its lock is held during writes.
@@ -197,18 +208,30 @@ impl Stream {
     /// unless the stream ends before, then up to `max_bytes`, never across a segment's end when
     /// read from disk.
     pub fn read(&self, from_offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
-        let plan = {
-            let mut state = self.0.state.lock();
-            if let Some(frames) = state.read_tail(from_offset, max_bytes) {
-                return Ok(frames);
+        let mut opened = None;
+        loop {
+            let planned = {
+                let mut state = self.0.state.lock();
+                if let Some(frames) = state.read_tail(from_offset, max_bytes) {
+                    return Ok(frames);
+                }
+                state.plan(from_offset, &mut opened)
+            };
+            match planned {
+                None => return Ok(Vec::new()),
+                Some(Planned::Read(plan)) => {
+                    if plan.opened {
+                        self.0.shared.note_reader(&self.0, plan.segment);
+                    }
+                    return self.0.read_file(plan, from_offset, max_bytes);
+                }
+                Some(Planned::Open(segment)) => match self.0.open_for_reading(segment)? {
+                    Some(file) => opened = Some((segment, file)),
+                    // It was trimmed or rewritten meanwhile: another one takes its place.
+                    None => opened = None,
+                },
             }
-            self.0.plan(&mut state, from_offset)?
-        };
-        let Some(plan) = plan else { return Ok(Vec::new()) };
-        if plan.opened {
-            self.0.shared.note_reader(&self.0, plan.segment);
         }
-        self.0.read_file(plan, from_offset, max_bytes)
     }
 
     /// As [`Self::read`], when memory has the frames: never touches the disk.
@@ -285,6 +308,11 @@ impl Stream {
         gone.into_iter().map(|segment| segment_path(&self.0.dir, segment)).collect()
     }
 
+    /// Whether files wait for the next call of [`Self::begin_checkpoint`], or one after it, to go.
+    pub fn waits_to_delete(&self) -> bool {
+        self.0.state.lock().waits_to_delete()
+    }
+
     /// Reads the frames of a segment that gets no more of them, from its beginning; everything
     /// appended to it must be written ([`Self::sync`]). Fails at the end when the file has not
     /// the checksum that `segment` states.
@@ -344,58 +372,42 @@ impl Stream {
     }
 }
 
-struct Plan {
-    file: Arc<dyn DiskFile>,
-    start: u64,
-    end: u64,
-    segment: FileId,
-    /// The segment's index does not know all of it.
-    partial: bool,
-    /// The file was opened for this.
-    opened: bool,
-}
-
 impl Inner {
     fn parse(&self, frame: &[u8]) -> io::Result<crate::FrameInfo> {
         (self.parser)(frame).ok_or_else(|| damaged(&self.dir, "a frame does not parse"))
     }
 
-    fn plan(&self, state: &mut State, offset: u64) -> io::Result<Option<Plan>> {
-        let Some(segment) = state.segment_for(offset) else { return Ok(None) };
-        let id = segment.info.file();
-        let opened = segment.reader.is_none();
-        let file = match &segment.reader {
-            Some(file) => file.clone(),
-            None => {
-                let path = segment_path(&self.dir, id);
-                let file = self.shared.disk.open(&path, OpenMode::Read)?;
-                if let Some(segment) = state.find_file(id) {
-                    segment.reader = Some(file.clone());
-                }
-                file
-            }
-        };
-        let Some(segment) = state.find(id.base_offset) else { return Ok(None) };
-        let start = segment.index.position_of(offset);
-        let (end, partial) = (state.whole_until(segment), segment.index.is_partial());
-        Ok(Some(Plan { file, start, end, segment: id, partial, opened }))
+    /// A segment's file; `None` when it is no longer the stream's.
+    fn open_for_reading(&self, segment: FileId) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        match self.shared.disk.open(&segment_path(&self.dir, segment), OpenMode::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(_) if self.state.lock().find_file(segment).is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads frames from the file; the state is not locked.
     fn read_file(&self, plan: Plan, offset: u64, max_bytes: usize) -> io::Result<Vec<Bytes>> {
         let mut seen = Vec::new();
         let frames = self.read_frames(&plan, offset, max_bytes, &mut seen)?;
-        if plan.partial {
-            let mut state = self.state.lock();
-            // Not one that was rewritten meanwhile: the file read is still the old one.
-            if let Some(segment) = state.find_file(plan.segment) {
-                seen.iter().for_each(|(pos, info)| segment.index.extend(*pos, info));
-            }
-        }
+        self.note_seen(&plan, &mut seen);
         Ok(frames)
     }
 
-    /// Notes every frame it passes in `seen`, when the segment's index is partial.
+    /// Tells the segment's index of frames that were passed.
+    fn note_seen(&self, plan: &Plan, seen: &mut Vec<(u64, crate::FrameInfo)>) {
+        if seen.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        // Not one that was rewritten meanwhile: the file read is still the old one.
+        if let Some(segment) = state.find_file(plan.segment) {
+            seen.iter().for_each(|(pos, info)| segment.index.extend(*pos, info));
+        }
+        seen.clear();
+    }
+
+    /// Notes frames it passes in `seen`, when the segment's index is partial, a few at a time.
     fn read_frames(
         &self,
         plan: &Plan,
@@ -434,6 +446,9 @@ impl Inner {
                 let frame = bytes.split_to(len);
                 if plan.partial {
                     seen.push((pos, info));
+                    if seen.len() >= SEEN_AT_ONCE {
+                        self.note_seen(plan, seen);
+                    }
                 }
                 pos += info.len;
                 if wanted {
@@ -449,15 +464,14 @@ impl Inner {
     /// Scans the part of a segment that was found on disk, once; whether it did so now.
     fn complete_index(&self, segment: FileId) -> io::Result<bool> {
         let path = segment_path(&self.dir, segment);
-        let (file, end) = {
-            let mut state = self.state.lock();
-            let Some(found) = state.find_file(segment) else { return Ok(false) };
-            let end = found.index.missing();
-            if end == 0 {
-                return Ok(false);
-            }
-            (self.shared.disk.open(&path, OpenMode::Read)?, end)
+        let end = match self.state.lock().find_file(segment) {
+            Some(found) => found.index.missing(),
+            None => 0,
         };
+        if end == 0 {
+            return Ok(false);
+        }
+        let Some(file) = self.open_for_reading(segment)? else { return Ok(false) };
         let mut scan = Scan::new(self.parser);
         let mut buf = vec![0; limits::SCAN_BYTES];
         while scan.pos < end {

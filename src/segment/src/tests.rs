@@ -232,6 +232,27 @@ fn trimmed_files_outlive_the_checkpoint_that_knows_them() {
 }
 
 #[test]
+fn a_stream_that_is_gone_holds_no_memory() {
+    let disk = SimDisk::new(1);
+    let options = WriterOptions { writing: crate::Writing::Inline, ..small() };
+    let writer = SegmentWriter::start(&env_on(Arc::new(disk)), options);
+    let mut fill = Fill { next: 0, ts: 0 };
+    let (closed, removed) = ("/parts/a", "/parts/b");
+    let [closed, removed] = [closed, removed].map(|dir| Stream::create(&writer, dir.into(), parse));
+    for stream in [&closed, &removed] {
+        (0..10).for_each(|_| fill.one(stream, 1, 500));
+        stream.sync().unwrap();
+        // And something that is never written.
+        fill.one(stream, 1, 500);
+    }
+    assert_eq!(writer.stats().memory_bytes, 11_000);
+    closed.close();
+    drop(closed);
+    removed.remove().unwrap();
+    assert_eq!(writer.stats().memory_bytes, 0);
+}
+
+#[test]
 fn memory_stays_bounded_and_appends_wait_for_the_disk() {
     let disk = SimDisk::new(1);
     let options = WriterOptions { queue_bytes: 64 * 1024, node_cache_bytes: 32 * 1024, ..small() };

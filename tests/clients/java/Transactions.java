@@ -133,7 +133,8 @@ public final class Transactions {
     private static void transform(String[] args) {
         String sink = args[3];
         int count = Integer.parseInt(args[6]);
-        long deadline = deadline();
+        // Coordinators die and come back meanwhile.
+        long deadline = deadline() + 180_000;
         int done = 0;
         int begun = 0;
         int aborted = 0;

@@ -201,11 +201,15 @@ impl CheckpointDir {
         kind: &str,
         rows: impl Iterator<Item = io::Result<Change>>,
     ) -> io::Result<SnapshotFile> {
-        let name = format!("{index:020}.{kind}");
-        let path = self.dir.join(&name);
-        if self.env.disk.exists(&path)? {
-            self.env.disk.remove_file(&path)?;
+        let mut name = format!("{index:020}.{kind}");
+        // `CURRENT` may name a file of this index: a checkpoint may follow one at the same.
+        for number in 1u32.. {
+            if !self.env.disk.exists(&self.dir.join(&name))? {
+                break;
+            }
+            name = format!("{index:020}-{number}.{kind}");
         }
+        let path = self.dir.join(&name);
         let file = self.env.disk.open(&path, OpenMode::ReadWrite)?;
         let written = rows::write(&*file, rows)?;
         file.sync()?;
@@ -318,6 +322,19 @@ mod tests {
             BTreeMap::from([(b"b".to_vec(), "2".into()), (b"c".to_vec(), "3".into())])
         );
         assert_eq!(dir.current().unwrap().position.applied_index(), 9);
+    }
+
+    #[test]
+    fn checkpoints_at_one_index_are_each_durable() {
+        let disk = SimDisk::new(3);
+        let dir = reopen(&disk);
+        for value in ["1", "2", "3"] {
+            dir.add(at(5), changes(&[("k", Some(value)), (value, Some("x"))])).unwrap();
+            assert_eq!(rows_of(&dir)[&b"k"[..]], value);
+        }
+        disk.crash(Crash::LoseUnsynced);
+        let rows = rows_of(&reopen(&disk));
+        assert_eq!((rows.len(), &rows[&b"k"[..]]), (4, &Bytes::from("3")));
     }
 
     #[test]

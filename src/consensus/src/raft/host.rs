@@ -145,9 +145,12 @@ impl Host {
     }
 
     /// Between two entries: moves everything into rows and takes what changed. `None` when
-    /// nothing was applied since `last`.
+    /// nothing was applied since `last`, unless files wait to go: a disk that is full must not
+    /// wait for writes that are refused because it is full.
     pub(crate) fn checkpoint(&mut self, last: u64) -> io::Result<Option<Taken>> {
-        if self.applied.is_none_or(|id| id.index == last) {
+        let Some(applied) = self.applied else { return Ok(None) };
+        let waits = self.machines.values_mut().any(|m| m.get_mut().waits_for_checkpoint());
+        if applied.index == last && !waits {
             return Ok(None);
         }
         self.capture()?;

@@ -87,11 +87,7 @@ fn may_ask(
     match &topic.name {
         None => facts.name_of(topic.topic_id).is_none_or(|name| access.may(need, &name)),
         Some(name) => {
-            let may_create = || {
-                access.might_cluster(Operation::Create)
-                    || access.may((Operation::Create, ResourceType::Topic), name)
-            };
-            access.may(need, name) && (!creates || facts.exists(name) || may_create())
+            access.may(need, name) && (!creates || facts.exists(name) || access.may_create(name))
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! [`gate`] takes from a request what its client may not have and answers for that itself; the
 //! handler sees only the rest, and [`Finish`] joins the two. A request of which nothing is left
-//! never reaches a handler. Only Fetch is asked in its handler, partition by partition, because
-//! a fetch session goes on with partitions that were named long ago.
+//! never reaches a handler. Handlers ask where the answer must be of the moment at which they act:
+//! that of Fetch partition by partition, because a fetch session goes on with partitions that were
+//! named long ago; that of DeleteTopics once it knows which topic is meant; that of Metadata when
+//! a topic is to be made.
 
 mod cluster;
 mod configs;
@@ -114,6 +116,24 @@ impl Access {
         self.security.allows(&self.caller.actor, operation, resource, name)
     }
 
+    /// Whether the caller may make a topic of this name.
+    pub(crate) fn may_create(&self, topic: &str) -> bool {
+        self.might_cluster(Operation::Create)
+            || self.may((Operation::Create, ResourceType::Topic), topic)
+    }
+
+    /// Whether the caller may delete the topic.
+    pub(crate) fn may_delete(&self, topic: &str) -> bool {
+        self.might_cluster(Operation::Delete)
+            || self.may((Operation::Delete, ResourceType::Topic), topic)
+    }
+
+    /// Whether the caller may know of the topic.
+    pub(crate) fn sees(&self, topic: &str) -> bool {
+        self.might_cluster(Operation::Delete)
+            || self.might((Operation::Describe, ResourceType::Topic), topic)
+    }
+
     fn might_cluster(&self, operation: Operation) -> bool {
         self.might((operation, ResourceType::Cluster), CLUSTER)
     }
@@ -216,7 +236,7 @@ fn each(facts: &dyn Facts, access: &Access, version: i16, body: RequestBody) -> 
         RequestBody::OffsetForLeaderEpoch(body) => topics::for_epoch(access, body),
         RequestBody::DeleteRecords(body) => topics::delete_records(access, body),
         RequestBody::CreateTopics(body) => topics::create(access, body),
-        RequestBody::DeleteTopics(body) => topics::delete(facts, access, body),
+        RequestBody::DeleteTopics(body) => topics::delete(access, body),
         RequestBody::CreatePartitions(body) => topics::add_partitions(access, body),
         RequestBody::Metadata(body) => cluster::metadata(facts, access, version, body),
         RequestBody::DescribeCluster(body) => cluster::describe(access, body),

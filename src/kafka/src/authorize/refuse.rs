@@ -63,8 +63,24 @@ pub(crate) fn whole(body: &RequestBody, error_code: Code) -> ResponseBody {
         RequestBody::DescribeLogDirs(_) => {
             DescribeLogDirsResponse { error_code, ..Default::default() }.into()
         }
-        RequestBody::ElectLeaders(_) => {
-            ElectLeadersResponse { error_code, ..Default::default() }.into()
+        RequestBody::ElectLeaders(request) => {
+            // Version 0 has no code for the whole, and an empty list would mean success.
+            let named = request.topic_partitions.iter().flatten();
+            let results = named.map(|topic| ReplicaElectionResult {
+                topic: topic.topic.clone(),
+                partition_result: topic
+                    .partitions
+                    .iter()
+                    .map(|partition_id| ElectLeadersPartitionResult {
+                        partition_id: *partition_id,
+                        error_code,
+                        error_message: message.clone(),
+                    })
+                    .collect(),
+            });
+            let replica_election_results = results.collect();
+            ElectLeadersResponse { error_code, replica_election_results, ..Default::default() }
+                .into()
         }
         RequestBody::AlterPartitionReassignments(_) => AlterPartitionReassignmentsResponse {
             error_code,

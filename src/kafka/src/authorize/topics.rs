@@ -6,7 +6,7 @@ use secure::acl::{Operation, ResourceType};
 use uuid::Uuid;
 
 use super::rules::rule_of;
-use super::{Access, Facts, Finish, Verdict, finish, rest, split};
+use super::{Access, Finish, Verdict, finish, rest, split};
 use crate::codec::messages::*;
 use crate::codec::{ApiKey, ResponseBody};
 use crate::errors;
@@ -153,33 +153,22 @@ pub(super) fn create(access: &Access, mut body: CreateTopicsRequest) -> Verdict 
     rest(body.into(), empty, finish)
 }
 
-/// Topics that the client may not describe are answered alike whether they exist or not, and
-/// their ids and names are not told.
-pub(super) fn delete(facts: &dyn Facts, access: &Access, mut body: DeleteTopicsRequest) -> Verdict {
-    if access.might_cluster(Operation::Delete) {
-        return Verdict::Pass(body.into(), None);
-    }
-    let may_delete = |name: &str| may(access, ApiKey::DeleteTopics, name);
-    let sees = |name: &str| access.might((Operation::Describe, ResourceType::Topic), name);
-    // What does not exist is the handler's to say, to those who may describe it.
-    let passes = |name: &str| may_delete(name) || sees(name) && !facts.exists(name);
-    let names = split(&mut body.topic_names, |name| passes(name));
-    let states = split(&mut body.topics, |topic| match &topic.name {
-        Some(name) => passes(name),
-        None => facts.name_of(topic.topic_id).is_none_or(|name| may_delete(&name)),
-    });
-    let by_name = names.into_iter().map(|name| (Some(name), Uuid::nil()));
-    let by_state = states.into_iter().map(|topic| match topic.name {
-        Some(name) => (Some(name), Uuid::nil()),
-        None => (facts.name_of(topic.topic_id).filter(|name| sees(name)), topic.topic_id),
-    });
-    let denied = by_name.chain(by_state).map(|(name, topic_id)| DeletableTopicResult {
-        name,
-        topic_id,
-        error_code: DENIED,
-        error_message: message(),
-    });
-    let denied: Vec<DeletableTopicResult> = denied.collect();
+/// Names that the client may not describe are answered alike whether there are such topics or not.
+/// Whether it may delete the others, and those that it names by id, is asked by the handler, which
+/// first finds out which topics are meant.
+pub(super) fn delete(access: &Access, mut body: DeleteTopicsRequest) -> Verdict {
+    let names = split(&mut body.topic_names, |name| access.sees(name));
+    let states =
+        split(&mut body.topics, |topic| topic.name.as_ref().is_none_or(|name| access.sees(name)));
+    let denied = names.into_iter().chain(states.into_iter().filter_map(|topic| topic.name));
+    let denied: Vec<DeletableTopicResult> = denied
+        .map(|name| DeletableTopicResult {
+            name: Some(name),
+            topic_id: Uuid::nil(),
+            error_code: DENIED,
+            error_message: message(),
+        })
+        .collect();
     if denied.is_empty() {
         return Verdict::Pass(body.into(), None);
     }

@@ -9,6 +9,7 @@ use log::{LogError, Mode, Topic, TopicSpec};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::authorize::Access;
 use crate::codec::messages::{
     ApiVersion, ApiVersionsRequest, ApiVersionsResponse, Coordinator, DescribeClusterBroker,
     DescribeClusterRequest, DescribeClusterResponse, FinalizedFeatureKey, FindCoordinatorRequest,
@@ -91,6 +92,7 @@ pub(crate) fn unsupported_api_versions() -> ResponseBody {
 /// Names brokers, topics and leaders.
 pub(crate) async fn metadata(
     shared: &Arc<Shared>,
+    access: &Access,
     request: MetadataRequest,
     version: i16,
 ) -> MetadataResponse {
@@ -103,7 +105,7 @@ pub(crate) async fn metadata(
                 if !seen.insert((topic.name.clone(), topic.topic_id)) {
                     continue;
                 }
-                topics.push(asked_topic(shared, topic, version, create).await);
+                topics.push(asked_topic(shared, access, topic, version, create).await);
             }
             topics
         }
@@ -130,6 +132,7 @@ pub(crate) async fn metadata(
 
 async fn asked_topic(
     shared: &Arc<Shared>,
+    access: &Access,
     asked: MetadataRequestTopic,
     version: i16,
     create: bool,
@@ -154,7 +157,10 @@ async fn asked_topic(
     if let Some(topic) = log.topic(&name) {
         return topic_metadata(shared, &topic, version);
     }
-    let error_code = if create {
+    let error_code = if create && !access.may_create(&name) {
+        // It was there when the gate was asked.
+        errors::TOPIC_AUTHORIZATION_FAILED
+    } else if create {
         let spec = TopicSpec {
             name: name.clone(),
             partitions: shared.config.default_partitions,

@@ -22,6 +22,7 @@ use crate::codec::messages::{
 };
 use crate::errors;
 use crate::gateway::Shared;
+use crate::handlers::NO_RECORDS;
 use crate::limits::{MAX_FETCH_BYTES, MAX_FETCH_WAIT};
 use crate::metrics::Traffic;
 use crate::outgoing::Held;
@@ -57,6 +58,7 @@ pub(crate) async fn fetch(
     let deadline = now() + max_wait.min(MAX_FETCH_WAIT);
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
+    let bare = request.max_bytes <= NO_RECORDS;
     drop(request);
     let mut changes = shared.log_changes.clone();
     let (mut began, mut worked) = (now(), Duration::ZERO);
@@ -64,7 +66,7 @@ pub(crate) async fn fetch(
         let seen = *changes.borrow_and_update();
         let part = held.insert(shared.outgoing.reserve(max_bytes));
         let room = part.bytes();
-        let pass = answering.look(seen, room).await;
+        let pass = answering.look(seen, room, bare).await;
         part.set(pass.bytes);
         // Whole batches rarely fill the room: half of it is enough, whatever the client wants.
         let wanted = min_bytes.min((room / 2).max(1));
@@ -81,7 +83,7 @@ pub(crate) async fn fetch(
             continue;
         }
         let over = pass.urgent || pass.bytes >= wanted || deadline <= now();
-        if over || pass.outdated || empty {
+        if over || pass.outdated || empty || bare {
             let took = worked + began.elapsed();
             shared.metrics.fetch_worked(took);
             return answering.respond(took);
@@ -136,8 +138,8 @@ impl Answering<'_> {
         }
     }
 
-    /// Looks at the queued partitions and notes what is found.
-    async fn look(&mut self, changes: u64, room: usize) -> Pass {
+    /// Looks at the queued partitions and notes what is found; `bare` leaves out records.
+    async fn look(&mut self, changes: u64, room: usize, bare: bool) -> Pass {
         let looks = self.context.session.lock().looks(changes, self.isolation);
         let may_skip = matches!(self.context.kind, Kind::Continues(_)) || !self.results.is_empty();
         let mut pass = Pass::default();
@@ -149,7 +151,8 @@ impl Answering<'_> {
                 break;
             }
             let one = if may_read(self.shared, self.access, look.topic.topic()) {
-                read(self.shared, look, self.isolation, left, pass.bytes == 0).await
+                let (left, first) = if bare { (0, false) } else { (left, pass.bytes == 0) };
+                read(self.shared, look, self.isolation, left, first).await
             } else {
                 denied(look)
             };

@@ -28,6 +28,10 @@ use crate::codec::{Request, RequestBody, ResponseBody};
 use crate::gateway::Shared;
 use crate::outgoing::Holds;
 
+/// As `max_bytes` of a fetch: it is answered at once, and without records. Any number below 0 means
+/// the same; 0 gives a batch, as with Kafka.
+pub(crate) const NO_RECORDS: i32 = -1;
+
 /// Whether there may be a topic of this name. One that is longer would be copied for each of many
 /// partitions.
 fn may_exist(topic: &str) -> bool {
@@ -96,7 +100,9 @@ async fn dispatch(
         RequestBody::ListOffsets(body) => offsets::list(shared, body, version).await.into(),
         RequestBody::OffsetForLeaderEpoch(body) => offsets::for_epoch(shared, body).await.into(),
         RequestBody::DeleteRecords(body) => offsets::delete_records(shared, body).await.into(),
-        RequestBody::Metadata(body) => cluster::metadata(shared, body, version).await.into(),
+        RequestBody::Metadata(body) => {
+            cluster::metadata(shared, access, body, version).await.into()
+        }
         RequestBody::ApiVersions(body) => cluster::api_versions(body, version).into(),
         RequestBody::DescribeCluster(body) => cluster::describe(shared, body).into(),
         RequestBody::FindCoordinator(body) => {
@@ -146,7 +152,9 @@ async fn dispatch(
             consumer_groups::describe(shared, body).await.into()
         }
         RequestBody::CreateTopics(body) => topics::create(shared, body).await.into(),
-        RequestBody::DeleteTopics(body) => topics::delete(shared, body, version).await.into(),
+        RequestBody::DeleteTopics(body) => {
+            topics::delete(shared, access, body, version).await.into()
+        }
         RequestBody::CreatePartitions(body) => topics::add_partitions(shared, body).await.into(),
         RequestBody::AlterReplicaLogDirs(body) => log_dirs::alter(shared, body).into(),
         RequestBody::DescribeLogDirs(body) => log_dirs::describe(shared, body).into(),

@@ -7,6 +7,7 @@ use base::NodeId;
 use log::{LogError, Mode, Topic, TopicRef, TopicSpec};
 
 use super::configs;
+use crate::authorize::Access;
 use crate::codec::messages::*;
 use crate::errors;
 use crate::gateway::Shared;
@@ -192,6 +193,7 @@ fn nodes(shared: &Arc<Shared>, ids: &[i32], factor: usize) -> Result<Vec<NodeId>
 /// Removes topics by name, or by id from version 6.
 pub(crate) async fn delete(
     shared: &Arc<Shared>,
+    access: &Access,
     request: DeleteTopicsRequest,
     version: i16,
 ) -> DeleteTopicsResponse {
@@ -229,7 +231,23 @@ pub(crate) async fn delete(
             Some(name) => TopicRef::Name(name),
             None => TopicRef::Id(topic.topic_id),
         };
-        let result = log.delete_topic(by).await;
+        let found = log.resolve_surely(by).await;
+        if let Ok(found) = &found
+            && !access.may_delete(&found.name)
+        {
+            // Who asks by an id may not even know the name.
+            responses.push(DeletableTopicResult {
+                name: Some(found.name.clone()).filter(|name| access.sees(name)),
+                topic_id: found.id,
+                error_code: errors::TOPIC_AUTHORIZATION_FAILED,
+                error_message: Some(errors::message(errors::TOPIC_AUTHORIZATION_FAILED).to_owned()),
+            });
+            continue;
+        }
+        let result = match found {
+            Ok(found) => log.delete_known(found).await,
+            Err(error) => Err(error),
+        };
         let known = result.as_ref().ok().cloned().or_else(|| log.resolve(by).ok());
         let error_code = result.as_ref().err().map_or(errors::NONE, LogError::code);
         let name = topic.name.clone().or_else(|| known.as_ref().map(|t| t.name.clone()));

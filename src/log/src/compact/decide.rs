@@ -3,6 +3,7 @@
 use segment::SegmentInfo;
 
 use super::{Compaction, PlanSpec};
+use crate::age::newest_ms;
 use crate::configs::CompactionSettings;
 use crate::limits::{COMPACTION_WINDOW, PRODUCER_EXPIRY_MS};
 
@@ -24,8 +25,10 @@ pub(crate) struct View<'a> {
 /// What could be compacted.
 struct Dirty {
     from: i64,
+    /// How far one plan goes.
     upto: i64,
     end: i64,
+    /// All that could be, in as many plans as it takes: Kafka's ratio is about that, too.
     bytes: u64,
 }
 
@@ -58,30 +61,34 @@ pub(crate) fn decide(view: &View<'_>) -> Option<PlanSpec> {
     horizon_passed.then(|| spec(compaction.compacted_to, clean_to, clean_to))
 }
 
-/// The whole closed segments that may be compacted, as far as one plan's memory goes.
+/// The whole closed segments that may be compacted, and how far one plan's memory goes.
 fn dirty(view: &View<'_>) -> Option<Dirty> {
     let Compaction { clean_to, compacted_to, .. } = *view.compaction;
     // What was deleted needs no compaction.
     let from = clean_to.max(view.log_start);
     let window_end = from.saturating_add(i64::try_from(COMPACTION_WINDOW).unwrap_or(i64::MAX));
     let mut found: Option<Dirty> = None;
-    for pair in view.segments.windows(2) {
+    let mut is_full = false;
+    for (number, pair) in view.segments.windows(2).enumerate() {
         let [segment, next] = pair else { break };
         let (ends, boundary) = (offset(segment.next_offset), offset(next.base_offset));
         if ends <= from {
             continue;
         }
-        let too_young = view.settings.min_lag_ms > 0
-            && segment.max_timestamp_ms > view.now_ms.saturating_sub(view.settings.min_lag_ms);
+        // A segment of which no time is known is no younger than the one behind it.
+        let made_ms = || view.segments.iter().skip(number).find_map(newest_ms);
+        let until = view.now_ms.saturating_sub(view.settings.min_lag_ms);
+        let too_young = view.settings.min_lag_ms > 0 && made_ms().is_some_and(|made| made > until);
         if ends > view.stable || too_young {
             break;
         }
-        let bytes = found.as_ref().map_or(0, |d| d.bytes) + segment.len;
-        found = Some(Dirty { from, upto: boundary, end: boundary.min(window_end), bytes });
-        // Of segments that a plan made, only the end of the last is the same on all nodes.
-        if boundary >= window_end.max(compacted_to) {
-            break;
+        let dirty = found.get_or_insert(Dirty { from, upto: 0, end: 0, bytes: 0 });
+        dirty.bytes += segment.len;
+        if !is_full {
+            (dirty.upto, dirty.end) = (boundary, boundary.min(window_end));
         }
+        // Of segments that a plan made, only the end of the last is the same on all nodes.
+        is_full |= boundary >= window_end.max(compacted_to);
     }
     found.filter(|dirty| {
         dirty.upto > view.log_start && dirty.upto >= compacted_to && dirty.end > from
@@ -182,6 +189,57 @@ mod tests {
         };
         check(late(899), Some((40, 40)));
         check(late(900), None);
+        // Without timestamps the time of the append counts.
+        let mut untimed = segments(5);
+        for segment in &mut untimed {
+            let appended = segment.max_timestamp_ms;
+            segment.max_timestamp_ms = crate::age::newest_or_appended(-1, appended);
+        }
+        let decided = |now_ms| {
+            let view = View {
+                segments: &untimed,
+                compaction: &Compaction::default(),
+                settings: &LAG,
+                segment_bytes: 1000,
+                log_start: 0,
+                stable: 50,
+                now_ms,
+                oldest_dirty_ms: None,
+            };
+            decide(&view).map(|spec| spec.upto)
+        };
+        assert_eq!((decided(840), decided(1000), decided(1150)), (None, Some(20), Some(40)));
+    }
+
+    /// What is clean may be more than a plan takes: plans go on all the same.
+    #[test]
+    fn the_ratio_counts_all_that_is_dirty() {
+        let (count, wide) = (40, COMPACTION_WINDOW);
+        let all: Vec<_> = (0..count)
+            .map(|n| SegmentInfo {
+                base_offset: n * wide,
+                next_offset: (n + 1) * wide,
+                ..segments(1).remove(0)
+            })
+            .collect();
+        let clean = |segments: i64| {
+            let to = segments * offset(wide);
+            let compaction =
+                Compaction { clean_to: to, compacted_to: to, generation: 1, ..Default::default() };
+            let view = View {
+                segments: &all,
+                compaction: &compaction,
+                settings: &SETTINGS,
+                segment_bytes: 1000,
+                log_start: 0,
+                stable: i64::MAX,
+                now_ms: 1000,
+                oldest_dirty_ms: None,
+            };
+            decide(&view).map(|spec| (spec.upto / offset(wide), spec.end / offset(wide)))
+        };
+        // One of them is active: 20 of 39 are dirty, then 19.
+        assert_eq!((clean(19), clean(20)), (Some((20, 20)), None));
     }
 
     #[test]

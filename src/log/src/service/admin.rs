@@ -75,7 +75,7 @@ impl LogService {
 
     /// As [`Self::resolve`], by what every node has acknowledged: this one may not know yet that a
     /// topic was made, or that one was deleted and another made under its name.
-    async fn resolve_surely(&self, topic: TopicRef<'_>) -> Result<Arc<Topic>, LogError> {
+    pub async fn resolve_surely(&self, topic: TopicRef<'_>) -> Result<Arc<Topic>, LogError> {
         self.0.groups.m0.read_barrier().await?;
         self.resolve(topic)
     }
@@ -83,6 +83,11 @@ impl LogService {
     /// Deletes a topic, and says which; its data goes in the background.
     pub async fn delete_topic(&self, topic: TopicRef<'_>) -> Result<Arc<Topic>, LogError> {
         let topic = self.resolve_surely(topic).await?;
+        self.delete_known(topic).await
+    }
+
+    /// Deletes exactly this topic, not one that was made under its name meanwhile.
+    pub async fn delete_known(&self, topic: Arc<Topic>) -> Result<Arc<Topic>, LogError> {
         let reply = self.meta(&MetaCommand::DeleteTopic { id: topic.id }).await?;
         self.0.groups.m0.read_barrier().await?;
         match reply {

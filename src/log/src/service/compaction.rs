@@ -20,6 +20,7 @@ use crate::command::{Control, ControlReply};
 use crate::compact::decide::{View, decide};
 use crate::compact::run::{Pace, Ran, run_next};
 use crate::error::LogError;
+use crate::limits::COMPACTION_SPARE_BYTES;
 use crate::partition::Partition;
 use crate::types::PartKey;
 
@@ -89,6 +90,17 @@ impl LogService {
                 super::fetch::blocking(move || Ok(oldest(&part, compaction_start(&part)))).await?;
         }
         let Some(plan) = decide(&view) else { return Ok(()) };
+        // A plan that waits for room holds back what would make room: retention.
+        let upto = u64::try_from(plan.upto).unwrap_or(0);
+        let inputs = segments.iter().filter(|s| s.base_offset < upto);
+        let needed = inputs.map(|s| s.len).sum::<u64>().saturating_add(COMPACTION_SPARE_BYTES);
+        let (disk, dir) = (self.0.shared.0.env.disk.clone(), part.stream.dir().to_owned());
+        let free = super::fetch::blocking(move || Ok(disk.space(&dir)?.free_bytes)).await?;
+        if free < needed {
+            let partition = part.key.partition;
+            info!(topic = %topic.name, partition, needed, free, "no room for a compaction");
+            return Ok(());
+        }
         debug!(topic = %topic.name, partition = part.key.partition, ?plan, "compaction");
         match self.control_here(group, &Control::Compact { key: part.key, plan }).await? {
             // A plan of another leader came first; the next look sees it.

@@ -289,7 +289,9 @@ fn find_record(part: &Partition, log_start: i64, ts: i64) -> Result<Option<(i64,
 /// whose records do not decode is answered with its first offset.
 fn find_in_batch(batch: &Bytes, log_start: i64, ts: i64) -> Option<(i64, i64)> {
     if let Some(marker) = BatchHeader::parse(batch).ok().filter(BatchHeader::is_control) {
-        return Some((marker.base_offset, marker.max_timestamp_ms));
+        // One that compaction has emptied holds no record.
+        let has_one = marker.record_count > 0;
+        return has_one.then_some((marker.base_offset, marker.max_timestamp_ms));
     }
     let found =
         scan(batch, |record| match record.timestamp_ms >= ts && record.offset >= log_start {
