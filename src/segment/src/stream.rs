@@ -361,6 +361,7 @@ impl Stream {
             state.discard_untaken()
         };
         self.0.shared.sub_unwritten(freed);
+        self.0.shared.forget(&self.0);
         // Waits for a write under way.
         self.0.io.lock().open = None;
     }

@@ -310,6 +310,14 @@ impl Shared {
         }
     }
 
+    /// Takes a stream that was closed out of the queues, which would keep it, and what it has in
+    /// memory, until they come to it.
+    pub(crate) fn forget(&self, closed: &Arc<Inner>) {
+        let mut queue = self.queue.lock();
+        queue.due.retain(|stream| !Arc::ptr_eq(stream, closed));
+        queue.small.retain(|stream| !Arc::ptr_eq(stream, closed));
+    }
+
     /// Takes idle streams' memory when the node holds too much of it.
     pub(crate) fn sweep(&self) {
         let held = |s: &Self| {
