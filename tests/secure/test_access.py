@@ -138,6 +138,7 @@ def delete_by_id(raw, topic_id):
 def test_who_may_only_describe_a_topic_deletes_none_by_any_name(secured, user, name):
     client, principal = user
     make(secured, name)
+    secured.known_everywhere()
     admin = AdminClient(client)
     topics = TopicCollection([name])
     found = secured.admin.describe_topics(topics)[name].result(DEADLINE).topic_id

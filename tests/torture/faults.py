@@ -115,7 +115,7 @@ class Faults:
                 node.start()
         if self.forgiven > time.monotonic():
             # Written before the room came back.
-            self.forgiven = time.monotonic() + 15
+            self.forgiven = time.monotonic() + 5
 
     # Faults.
 

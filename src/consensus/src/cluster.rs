@@ -50,7 +50,7 @@ const PURGE_PATIENCE: Duration = Duration::from_millis(200);
 /// How often a group looks whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(250);
 /// How often a node makes checkpoints whose disk is below its reserve.
-const LOW_DISK_EVERY: Duration = Duration::from_secs(2);
+const LOW_DISK_EVERY: Duration = Duration::from_secs(5);
 /// How often a node looks whether it keeps too much log.
 const PURGE_LOOK: Duration = Duration::from_secs(1);
 
@@ -538,7 +538,9 @@ impl Cluster {
         self.wal.set_checkpointed(id, index);
         debug!(group = %id, index, "checkpoint");
         // Entries come again without the snapshot that was under way.
-        if let Ok(_none_comes) = running.group.installing.try_lock() {
+        if index > last
+            && let Ok(_none_comes) = running.group.installing.try_lock()
+        {
             let shared = running.group.shared.clone();
             blocking(move || clear_staging(&shared).map(drop)).await?;
         }

@@ -155,6 +155,11 @@ pub trait Group: Send + Sync {
     /// told half a second ago or less.
     fn behind(&self) -> BTreeSet<NodeId>;
 
+    /// A node whose disk is below its reserve, as far as this node knows.
+    fn disk_low(&self) -> Option<NodeId> {
+        None
+    }
+
     /// Waits until every follower is known to have synced the committed entry `index`, which the
     /// leader has in its log; false when one does not keep up. Deadline: 10 s, then false.
     async fn reach_all(&self, index: u64) -> bool;

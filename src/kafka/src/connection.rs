@@ -371,7 +371,9 @@ async fn respond(
     let mut open = true;
     let (mut muted, mut fetches) = (sasl::now(), false);
     loop {
+        let listening = muted <= sasl::now();
         if let Some((_, produce)) = &next
+            && listening
             && (under_way.slots.is_empty() || *produce && only_produce)
             && let Some((work, produce)) = next.take()
         {
@@ -387,7 +389,6 @@ async fn respond(
         }
         let room =
             next.is_none() && proof.is_none() && under_way.slots.len() < MAX_IN_FLIGHT_REQUESTS;
-        let listening = muted <= sasl::now();
         tokio::select! {
             biased;
             answer = std::future::poll_fn(|cx| under_way.poll_oldest(cx)) => {

@@ -2,6 +2,7 @@
 //! kept; the rate is their sum over the time they span, at least ten seconds. A client above its
 //! quota waits until the rate, with nothing more counted, has come down to it.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -111,13 +112,18 @@ fn forget_idlest(sensors: &mut HashMap<Bucket, Sensor>, now_ms: u64) {
     sensors.retain(|_, sensor| now_ms.saturating_sub(sensor.last_ms()) < KEPT_MS);
     if sensors.len() >= MAX_SENSORS {
         let mut last: Vec<u64> = sensors.values().map(Sensor::last_ms).collect();
-        let (_, limit, _) = last.select_nth_unstable(MAX_SENSORS / FORGOTTEN_PART);
+        let count = MAX_SENSORS / FORGOTTEN_PART;
+        let (older, limit, _) = last.select_nth_unstable(count - 1);
         let limit = *limit;
-        let mut left = MAX_SENSORS / FORGOTTEN_PART;
-        sensors.retain(|_, sensor| {
-            let goes = left > 0 && sensor.last_ms() <= limit;
-            left -= usize::from(goes);
-            !goes
+        // Of those that were last seen at the same moment as the last one that goes, some stay.
+        let mut at_limit = count - older.iter().filter(|at| **at < limit).count();
+        sensors.retain(|_, sensor| match sensor.last_ms().cmp(&limit) {
+            Ordering::Less => false,
+            Ordering::Equal if at_limit > 0 => {
+                at_limit -= 1;
+                false
+            }
+            Ordering::Equal | Ordering::Greater => true,
         });
     }
 }

@@ -350,7 +350,7 @@ impl Stream {
 
     /// Whether [`Self::close`] was called.
     pub fn is_closed(&self) -> bool {
-        self.0.state.lock().closed
+        self.0.is_closed()
     }
 
     /// Drops what is unwritten and refuses appends from now on; files stay as they are.
@@ -496,6 +496,10 @@ impl Inner {
             Flush::FullChunks => state.queued_full = false,
             Flush::Everything => state.queued_small = false,
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Whether frames wait that are in no queue, less than a chunk of them; they are from now on.

@@ -247,7 +247,8 @@ impl Shared {
     /// Puts a stream into the queue: with a full chunk as due, else as small.
     pub(crate) fn enqueue(&self, stream: Arc<Inner>, chunk: Chunk) {
         let mut queue = self.queue.lock();
-        if queue.stopped {
+        // One that was closed since has nothing to write: see `Self::forget`.
+        if queue.stopped || stream.is_closed() {
             return;
         }
         match chunk {

@@ -32,7 +32,8 @@ use crate::table::Change;
 
 const MAGIC: &[u8; 8] = b"trncurr1";
 const CURRENT: &str = "CURRENT";
-const MAX_CURRENT_BYTES: u64 = 64 * MIB as u64;
+/// `CURRENT` names every file of the group, in about a hundred bytes each.
+const MAX_CURRENT_BYTES: u64 = 512 * MIB as u64;
 /// Magic and checksum before it.
 const HEAD_BYTES: u64 = 64;
 /// Deltas below this are not worth a new base.
@@ -116,6 +117,9 @@ pub(crate) struct CheckpointDir {
 struct Writer {
     /// Row files of the state before, removed with the next one.
     previous: Vec<String>,
+    /// Row files written since the start. Their names have it: a name is never used again for other
+    /// bytes, which a peer that copies from an older state would take for damaged ones.
+    written: u64,
 }
 
 impl CheckpointDir {
@@ -179,7 +183,7 @@ impl CheckpointDir {
         if !changes.is_empty() || rows.is_empty() {
             let kind = if rows.is_empty() { "base" } else { "delta" };
             let changes = changes.into_iter().map(Ok);
-            rows.push(self.write_rows(position.applied_index(), kind, changes)?);
+            rows.push(self.write_rows(&mut writer, position.applied_index(), kind, changes)?);
         }
         self.switch(&mut writer, Current { position, rows })
     }
@@ -190,25 +194,26 @@ impl CheckpointDir {
         let mut writer = self.writer.lock();
         let Some(current) = self.current().filter(|c| wants_compaction(c)) else { return Ok(()) };
         let index = current.position.applied_index();
-        let base = self.write_rows(index, "base", self.load()?)?;
+        let base = self.write_rows(&mut writer, index, "base", self.load()?)?;
         let position = current.position.clone();
         self.switch(&mut writer, Current { position, rows: vec![base] })
     }
 
     fn write_rows(
         &self,
+        writer: &mut Writer,
         index: u64,
         kind: &str,
         rows: impl Iterator<Item = io::Result<Change>>,
     ) -> io::Result<SnapshotFile> {
-        let mut name = format!("{index:020}.{kind}");
-        // `CURRENT` may name a file of this index: a checkpoint may follow one at the same.
-        for number in 1u32.. {
+        // A checkpoint may follow one at the same index, also after a restart.
+        let name = loop {
+            writer.written += 1;
+            let name = format!("{index:020}-{}.{kind}", writer.written);
             if !self.env.disk.exists(&self.dir.join(&name))? {
-                break;
+                break name;
             }
-            name = format!("{index:020}-{number}.{kind}");
-        }
+        };
         let path = self.dir.join(&name);
         let file = self.env.disk.open(&path, OpenMode::ReadWrite)?;
         let written = rows::write(&*file, rows)?;

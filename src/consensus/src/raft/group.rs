@@ -261,9 +261,10 @@ impl RaftGroup {
             let (bytes, limit) = (command.len(), MAX_COMMAND_BYTES);
             return Some(ProposeError::TooLarge { bytes, limit });
         }
-        let low = self.limits.disk_low.load(Ordering::Relaxed);
-        if low != 0 && (self.limits.growing)(self.group(), tag, command) {
-            return Some(ProposeError::DiskReserve { node: NodeId(low) });
+        if let Some(node) = self.disk_low()
+            && (self.limits.growing)(self.group(), tag, command)
+        {
+            return Some(ProposeError::DiskReserve { node });
         }
         None
     }
@@ -461,6 +462,11 @@ impl Group for RaftGroup {
 
     fn behind(&self) -> BTreeSet<NodeId> {
         self.behind.lock().clone()
+    }
+
+    fn disk_low(&self) -> Option<NodeId> {
+        let low = self.limits.disk_low.load(Ordering::Relaxed);
+        (low != 0).then_some(NodeId(low))
     }
 
     async fn reach_all(&self, index: u64) -> bool {

@@ -149,8 +149,9 @@ impl Host {
     /// wait for writes that are refused because it is full.
     pub(crate) fn checkpoint(&mut self, last: u64) -> io::Result<Option<Taken>> {
         let Some(applied) = self.applied else { return Ok(None) };
-        let waits = self.machines.values_mut().any(|m| m.get_mut().waits_for_checkpoint());
-        if applied.index == last && !waits {
+        if applied.index == last
+            && !self.machines.values_mut().any(|m| m.get_mut().waits_for_checkpoint())
+        {
             return Ok(None);
         }
         self.capture()?;

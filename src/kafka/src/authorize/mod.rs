@@ -128,7 +128,13 @@ impl Access {
             || self.may((Operation::Delete, ResourceType::Topic), topic)
     }
 
-    /// Whether the caller may know of the topic.
+    /// Whether the caller may name the topic to delete it; a denial is counted.
+    pub(crate) fn may_name(&self, topic: &str) -> bool {
+        self.might_cluster(Operation::Delete)
+            || self.may((Operation::Describe, ResourceType::Topic), topic)
+    }
+
+    /// Whether who deletes topics may be told the name of this one.
     pub(crate) fn sees(&self, topic: &str) -> bool {
         self.might_cluster(Operation::Delete)
             || self.might((Operation::Describe, ResourceType::Topic), topic)

@@ -157,9 +157,10 @@ pub(super) fn create(access: &Access, mut body: CreateTopicsRequest) -> Verdict 
 /// Whether it may delete the others, and those that it names by id, is asked by the handler, which
 /// first finds out which topics are meant.
 pub(super) fn delete(access: &Access, mut body: DeleteTopicsRequest) -> Verdict {
-    let names = split(&mut body.topic_names, |name| access.sees(name));
-    let states =
-        split(&mut body.topics, |topic| topic.name.as_ref().is_none_or(|name| access.sees(name)));
+    let names = split(&mut body.topic_names, |name| access.may_name(name));
+    let passes =
+        |topic: &DeleteTopicState| topic.name.as_ref().is_none_or(|name| access.may_name(name));
+    let states = split(&mut body.topics, passes);
     let denied = names.into_iter().chain(states.into_iter().filter_map(|topic| topic.name));
     let denied: Vec<DeletableTopicResult> = denied
         .map(|name| DeletableTopicResult {

@@ -249,6 +249,8 @@ pub(crate) async fn delete(
             Err(error) => Err(error),
         };
         let known = result.as_ref().ok().cloned().or_else(|| log.resolve(by).ok());
+        // Where nobody could be asked, this one may not know who may.
+        let known = known.filter(|known| result.is_ok() || access.sees(&known.name));
         let error_code = result.as_ref().err().map_or(errors::NONE, LogError::code);
         let name = topic.name.clone().or_else(|| known.as_ref().map(|t| t.name.clone()));
         responses.push(DeletableTopicResult {

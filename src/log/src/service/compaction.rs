@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::Env;
 use consensus::GroupRef;
 use parking_lot::{Condvar, Mutex};
-use segment::{Stream, Writing};
+use segment::{SegmentInfo, Stream, Writing};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
@@ -39,6 +39,16 @@ impl LogService {
     pub fn waiting_compactions(&self) -> usize {
         let views = self.0.groups.data.iter().map(|group| self.view(group.id()));
         views.flat_map(|view| view.all()).map(|p| p.state.lock().compaction.plans.len()).sum()
+    }
+
+    /// Bytes that this node's plans, where they are not carried out yet, may write.
+    fn planned_bytes(&self) -> u64 {
+        let views = self.0.groups.data.iter().map(|group| self.view(group.id()));
+        let of = |part: Arc<Partition>| {
+            let upto = part.state.lock().compaction.plans.last().map(|plan| plan.spec.upto);
+            upto.map_or(0, |upto| bytes_below(&part.stream.segments(), upto))
+        };
+        views.flat_map(|view| view.all()).map(of).sum()
     }
 
     /// Where this node leads: proposes what is due.
@@ -91,9 +101,9 @@ impl LogService {
         }
         let Some(plan) = decide(&view) else { return Ok(()) };
         // A plan that waits for room holds back what would make room: retention.
-        let upto = u64::try_from(plan.upto).unwrap_or(0);
-        let inputs = segments.iter().filter(|s| s.base_offset < upto);
-        let needed = inputs.map(|s| s.len).sum::<u64>().saturating_add(COMPACTION_SPARE_BYTES);
+        let needed = bytes_below(&segments, plan.upto)
+            .saturating_add(self.planned_bytes())
+            .saturating_add(COMPACTION_SPARE_BYTES);
         let (disk, dir) = (self.0.shared.0.env.disk.clone(), part.stream.dir().to_owned());
         let free = super::fetch::blocking(move || Ok(disk.space(&dir)?.free_bytes)).await?;
         if free < needed {
@@ -161,6 +171,12 @@ impl LogService {
         }
         Ok(())
     }
+}
+
+/// Bytes of the segments that begin below an offset.
+fn bytes_below(segments: &[SegmentInfo], upto: i64) -> u64 {
+    let upto = u64::try_from(upto).unwrap_or(0);
+    segments.iter().filter(|s| s.base_offset < upto).map(|s| s.len).sum()
 }
 
 /// First offset that is neither compacted nor deleted.

@@ -20,9 +20,9 @@ use crate::types::PartKey;
 
 /// Passes of retention between looks for idle transactional ids.
 const PASSES_PER_EXPIRY: u64 = 2;
-/// A node that has just started looks for old segments after this time, as Kafka's does, however
-/// seldom it looks later.
-const FIRST_RETENTION: Duration = Duration::from_secs(30);
+/// Old segments are looked for after this time, however seldom else, by a node that has just
+/// started, as Kafka's does, and while a disk lacks room.
+const SOON: Duration = Duration::from_secs(30);
 
 impl LogService {
     pub(super) async fn reconcile_forever(&self) {
@@ -134,10 +134,8 @@ impl LogService {
     }
 
     pub(super) async fn retain_forever(&self) {
-        let every = self.0.options.retention_every;
         for pass in 1u64.. {
-            let wait = if pass == 1 { every.min(FIRST_RETENTION) } else { every };
-            tokio::time::sleep(wait).await;
+            self.wait_for_retention(pass == 1).await;
             if pass.is_multiple_of(PASSES_PER_EXPIRY) {
                 self.expire_transactions().await;
             }
@@ -154,6 +152,18 @@ impl LogService {
                         info!(topic = %part.key.topic, "retention waits: {error}");
                     }
                 }
+            }
+        }
+    }
+
+    async fn wait_for_retention(&self, first: bool) {
+        let mut left = self.0.options.retention_every;
+        while !left.is_zero() {
+            let part = left.min(SOON);
+            tokio::time::sleep(part).await;
+            left = left.saturating_sub(part);
+            if first || self.0.groups.m0.disk_low().is_some() {
+                return;
             }
         }
     }
