@@ -117,9 +117,10 @@ pub(crate) struct CheckpointDir {
 struct Writer {
     /// Row files of the state before, removed with the next one.
     previous: Vec<String>,
-    /// Row files written since the start. Their names have it: a name is never used again for other
-    /// bytes, which a peer that copies from an older state would take for damaged ones.
-    written: u64,
+    /// The index of the newest row file, and how many were written at it before. Names have both:
+    /// none is used again for other bytes, which a peer that copies from an older state would take
+    /// for damaged ones.
+    newest: Option<(u64, u32)>,
 }
 
 impl CheckpointDir {
@@ -208,8 +209,12 @@ impl CheckpointDir {
     ) -> io::Result<SnapshotFile> {
         // A checkpoint may follow one at the same index, also after a restart.
         let name = loop {
-            writer.written += 1;
-            let name = format!("{index:020}-{}.{kind}", writer.written);
+            let before = writer.newest.filter(|(at, _)| *at == index).map_or(0, |(_, n)| n + 1);
+            writer.newest = Some((index, before));
+            let name = match before {
+                0 => format!("{index:020}.{kind}"),
+                _ => format!("{index:020}-{before}.{kind}"),
+            };
             if !self.env.disk.exists(&self.dir.join(&name))? {
                 break name;
             }

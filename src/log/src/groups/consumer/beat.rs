@@ -23,6 +23,9 @@ use crate::types::PartKey;
 /// changes, too.
 const LOOK_AGAIN_MS: i64 = 600_000;
 
+/// A member that has not confirmed what it may own is told again after so many heartbeats.
+const TELL_AGAIN_BEATS: i64 = 2;
+
 /// What a heartbeat is judged by.
 #[derive(Clone, Copy)]
 pub(in crate::groups) struct Context<'a> {
@@ -372,8 +375,18 @@ impl Group {
         // give something up may not have.
         let unheard = beat.epoch != told || member.progress == Progress::Revoking;
         let news = member.assigned != *assigned;
-        let assignment =
-            (beat.epoch == JOINS || says_all || unheard || news).then(|| member.assigned.clone());
+        // The answer may have been lost though the epoch stays the same. librdkafka (2.16) asks for
+        // nothing again after a time-out, and what it was to take would be nobody's for good.
+        if beat.owned.as_ref() == Some(&member.assigned) {
+            member.told_ms = None;
+        }
+        let patience_ms = i64::from(interval_ms).saturating_mul(TELL_AGAIN_BEATS);
+        let silent = member.told_ms.is_some_and(|told| now_ms.saturating_sub(told) >= patience_ms);
+        let tells = beat.epoch == JOINS || says_all || unheard || news || silent;
+        if tells && beat.owned.as_ref() != Some(&member.assigned) {
+            member.told_ms = Some(now_ms);
+        }
+        let assignment = tells.then(|| member.assigned.clone());
         let (epoch, deadline_ms) = (member.epoch, member.deadline_ms());
         self.is_due(deadline_ms);
         BeatReply { member: id, epoch, interval_ms, assignment }

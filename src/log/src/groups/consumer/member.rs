@@ -101,6 +101,8 @@ pub(super) struct Member {
     pub(super) revoke_until_ms: Option<i64>,
     /// When its regular expression was last looked at, and which topics there were.
     pub(super) looked: Option<(i64, u64)>,
+    /// When it was last told of what it may own, if it has not said since that it owns that.
+    pub(super) told_ms: Option<i64>,
 }
 
 impl Member {
@@ -116,6 +118,7 @@ impl Member {
             expires_ms,
             revoke_until_ms: None,
             looked: None,
+            told_ms: None,
         }
     }
 
@@ -144,6 +147,7 @@ impl Member {
             expires_ms: now_ms.saturating_add(session_ms),
             revoke_until_ms: revoking.then_some(until),
             looked: None,
+            told_ms: None,
         }
     }
 

@@ -370,6 +370,24 @@ fn a_lost_answer_is_given_again() {
     assert_eq!(world.told(join("a")), "2 [t0 t1]");
 }
 
+/// That the answer was lost does not show in the epoch, and not every client says that it was.
+#[test]
+fn who_does_not_confirm_what_it_may_own_is_told_again() {
+    let mut world = World::two_members();
+    let mut beats = |owned: Option<&[u32]>| {
+        world.pass(5000);
+        assert_eq!(world.says("a", 2), "2 same");
+        match owned {
+            Some(owned) => world.owns("b", 2, owned),
+            None => world.says("b", 2),
+        }
+    };
+    let told = [None, None, Some(&[2][..]), None, None].map(&mut beats);
+    assert_eq!(told, ["2 same", "2 [t2 t3]", "2 same", "2 [t2 t3]", "2 same"]);
+    let told = [Some(&[2, 3][..]), None, None, None].map(&mut beats);
+    assert_eq!(told, ["2 same"; 4]);
+}
+
 #[test]
 fn an_old_request_to_join_sets_nothing_free() {
     let mut world = World::new();
@@ -736,6 +754,7 @@ fn settings_of_the_group_count() {
     let mut world = World::new();
     world.settings = BeatSettings { session_ms: 60_000, interval_ms: 15_000 };
     assert_eq!(world.beat(join("a")).unwrap().interval_ms, 15_000);
+    assert_eq!(world.owns("a", 1, &[0, 1, 2, 3]), "1 same");
     world.pass(59_999);
     assert_eq!(world.says("a", 1), "1 same");
     world.settings.session_ms = 45_000;
